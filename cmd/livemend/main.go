@@ -1,0 +1,27 @@
+// Command livemend is the portal, the management platform, both in one, the
+// author tools and the signer child. This package holds flags and wiring only;
+// each command group has a file of its own.
+package main
+
+import (
+	"context"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// commands lists the command groups; each type is in the file of its name.
+type commands struct {
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	k := kong.Parse(&commands{},
+		kong.Name("livemend"),
+		kong.Description("Live patches for running kernels and shared libraries, from a scanner's finding to proof."),
+		kong.UsageOnError(),
+		kong.BindTo(ctx, (*context.Context)(nil)))
+	k.FatalIfErrorf(k.Run())
+}
