@@ -42,7 +42,7 @@ const (
 	MaxID       = 200       // bytes of an identifier or name
 	MaxLibs     = 20_000    // mapped libraries in a snapshot
 	MaxPackages = 20_000    // packages in a snapshot
-	MaxReport   = 768 << 10 // bytes of a signed report; a scanner's result is a target of its own (see Report.Blob)
+	MaxReport   = 768 << 10 // bytes of a signed report
 )
 
 // Code says what went wrong with a request. Codes are append-only.
