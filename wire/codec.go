@@ -16,13 +16,13 @@ func parse(b []byte, read func(c cjson.Cursor)) error {
 	return c.Err()
 }
 
-// Encode returns g as canonical JSON.
+// Encode returns g as JSON.
 func (g Greeting) Encode() []byte {
 	return cjson.Object(
 		cjson.F("version", cjson.Int(g.Version)),
 		cjson.F("agent", cjson.String(g.Agent)),
 		cjson.F("system_id", cjson.String(g.SystemID)),
-		cjson.F("boot_id", cjson.String(g.BootID))).Canonical()
+		cjson.F("boot_id", cjson.String(g.BootID))).JSON()
 }
 
 // DecodeGreeting reads what Greeting.Encode wrote.
@@ -34,12 +34,12 @@ func DecodeGreeting(b []byte) (g Greeting, err error) {
 	return g, err
 }
 
-// Encode returns w as canonical JSON.
+// Encode returns w as JSON.
 func (w Welcome) Encode() []byte {
 	return cjson.Object(
 		cjson.F("version", cjson.Int(w.Version)),
 		cjson.F("time", cjson.Int(w.Time)),
-		cjson.F("known", cjson.Bool(w.Known))).Canonical()
+		cjson.F("known", cjson.Bool(w.Known))).JSON()
 }
 
 // DecodeWelcome reads what Welcome.Encode wrote.
@@ -83,7 +83,7 @@ func readHex(c cjson.Cursor, name string, max int) []byte {
 // maxProof bounds a key or signature, bytes.
 const maxProof = 128
 
-// Encode returns e as canonical JSON.
+// Encode returns e as JSON.
 func (e Enrolment) Encode() []byte {
 	return cjson.Object(
 		cjson.F("facts", e.Facts.value()),
@@ -91,7 +91,7 @@ func (e Enrolment) Encode() []byte {
 		cjson.F("key_proof", hexText(e.KeyProof)),
 		cjson.F("identity_key", hexText(e.IdentityKey)),
 		cjson.F("channel_key", hexText(e.ChannelKey)),
-		cjson.F("identity_proof", hexText(e.Identity))).Canonical()
+		cjson.F("identity_proof", hexText(e.Identity))).JSON()
 }
 
 // DecodeEnrolment reads what Enrolment.Encode wrote.
@@ -106,11 +106,11 @@ func DecodeEnrolment(b []byte) (e Enrolment, err error) {
 	return e, err
 }
 
-// Encode returns a as canonical JSON.
+// Encode returns a as JSON.
 func (a Admission) Encode() []byte {
 	return cjson.Object(
 		cjson.F("system_id", cjson.String(a.SystemID)),
-		cjson.F("customer", cjson.String(a.Customer))).Canonical()
+		cjson.F("customer", cjson.String(a.Customer))).JSON()
 }
 
 // DecodeAdmission reads what Admission.Encode wrote.
@@ -121,7 +121,7 @@ func DecodeAdmission(b []byte) (a Admission, err error) {
 	return a, err
 }
 
-// Encode returns s as canonical JSON.
+// Encode returns s as JSON.
 func (s Snapshot) Encode() []byte {
 	libs := make([]cjson.Value, len(s.Libraries))
 	for i, l := range s.Libraries {
@@ -143,7 +143,7 @@ func (s Snapshot) Encode() []byte {
 		cjson.F("boot_id", cjson.String(s.BootID)),
 		cjson.F("libraries", cjson.Array(libs...)),
 		cjson.F("packages", cjson.Array(packages...)),
-		cjson.F("applied", appliedValue(s.Applied))).Canonical()
+		cjson.F("applied", appliedValue(s.Applied))).JSON()
 }
 
 // DecodeSnapshot reads what Snapshot.Encode wrote.
@@ -188,13 +188,13 @@ func readApplied(c cjson.Cursor) []Applied {
 	return out
 }
 
-// Encode returns r as canonical JSON.
+// Encode returns r as JSON.
 func (r Range) Encode() []byte {
 	return cjson.Object(
 		cjson.F("path", cjson.String(r.Path)),
 		cjson.F("sha256", cjson.String(r.SHA256)),
 		cjson.F("off", cjson.Int(r.Off)),
-		cjson.F("len", cjson.Int(r.Len))).Canonical()
+		cjson.F("len", cjson.Int(r.Len))).JSON()
 }
 
 // DecodeRange reads what Range.Encode wrote. Off is not negative and Len is
@@ -209,12 +209,12 @@ func DecodeRange(b []byte) (r Range, err error) {
 	return r, err
 }
 
-// Encode returns s as canonical JSON.
+// Encode returns s as JSON.
 func (s Step) Encode() []byte {
 	return cjson.Object(
 		cjson.F("task", cjson.String(s.Task)),
 		cjson.F("name", cjson.String(s.Name)),
-		cjson.F("text", cjson.String(s.Text))).Canonical()
+		cjson.F("text", cjson.String(s.Text))).JSON()
 }
 
 // DecodeStep reads what Step.Encode wrote.
@@ -225,9 +225,9 @@ func DecodeStep(b []byte) (s Step, err error) {
 	return s, err
 }
 
-// Encode returns a as canonical JSON.
+// Encode returns a as JSON.
 func (a Attack) Encode() []byte {
-	return cjson.Object(cjson.F("kind", cjson.String(a.Kind)), cjson.F("text", cjson.String(a.Text))).Canonical()
+	return cjson.Object(cjson.F("kind", cjson.String(a.Kind)), cjson.F("text", cjson.String(a.Text))).JSON()
 }
 
 // DecodeAttack reads what Attack.Encode wrote.

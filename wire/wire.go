@@ -2,7 +2,7 @@
 // crosses the channel, and the version history of the protocol. It has no
 // behaviour but encoding and decoding.
 //
-// Messages are canonical JSON (package cjson). A decoder ignores fields it does
+// Messages are compact JSON (package cjson). A decoder ignores fields it does
 // not know, so fields may be added; a field never changes its meaning.
 // The agent links this package: no fmt, no encoding/json.
 package wire

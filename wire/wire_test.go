@@ -51,9 +51,9 @@ func TestRoundTrip(t *testing.T) {
 	x := wire.Attack{Kind: "rollback", Text: "snapshot 3 after 4"}
 	roundTrip(t, x, x.Encode(), wire.DecodeAttack)
 	rep := wire.Report{SystemID: "S-1", Task: "t", Action: "apply", Manifest: "aa", Path: "p", Outcome: wire.Done, Text: "ok",
-		Processes: []wire.ProcessResult{{PID: 7, Start: 8, Command: "echod", Outcome: wire.Done, Threads: 8, StopNS: 123}},
+		Processes: []wire.ProcessResult{{PID: 7, Start: 8, Command: "ech\nod", Outcome: wire.Done, Threads: 8, StopNS: 123}},
 		Scan:      []byte{0, 1}, Applied: applied, BootID: "b", Time: 9}
-	roundTrip(t, rep, rep.Value().Canonical(), func(b []byte) (wire.Report, error) {
+	roundTrip(t, rep, rep.Value().JSON(), func(b []byte) (wire.Report, error) {
 		v, err := cjson.Parse(b)
 		if err != nil {
 			return wire.Report{}, err

@@ -151,8 +151,16 @@ func (v Value) Get(name string) (Value, bool) {
 	return v.members[i].Value, true
 }
 
-// Append writes v in canonical form to b and returns the longer slice.
-func (v Value) Append(b []byte) []byte {
+// Canonical returns v in canonical form: the bytes that are signed. Control
+// characters in a text stand raw in it, as canonical JSON demands, so it is
+// not always JSON; what is stored or sent is written by JSON.
+func (v Value) Canonical() []byte { return v.append(nil, appendCanonicalText) }
+
+// JSON returns v as compact JSON: the canonical form, with control characters
+// escaped so that Parse reads it back.
+func (v Value) JSON() []byte { return v.append(nil, appendJSONText) }
+
+func (v Value) append(b []byte, text func([]byte, string) []byte) []byte {
 	switch v.kind {
 	case Boolean:
 		if v.num == 1 {
@@ -162,14 +170,14 @@ func (v Value) Append(b []byte) []byte {
 	case Integer:
 		return appendInt(b, v.num)
 	case Text:
-		return appendText(b, v.text)
+		return text(b, v.text)
 	case List:
 		b = append(b, '[')
 		for i, item := range v.items {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = item.Append(b)
+			b = item.append(b, text)
 		}
 		return append(b, ']')
 	case Map:
@@ -178,20 +186,15 @@ func (v Value) Append(b []byte) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = appendText(b, m.Name)
+			b = text(b, m.Name)
 			b = append(b, ':')
-			b = m.Value.Append(b)
+			b = m.Value.append(b, text)
 		}
 		return append(b, '}')
 	default:
 		return append(b, "null"...)
 	}
 }
-
-// Canonical returns v in canonical form. A text that holds control characters
-// is written raw, as canonical JSON demands; Parse accepts such text only when
-// it was escaped, so documents that must be read back as JSON avoid them.
-func (v Value) Canonical() []byte { return v.Append(nil) }
 
 func appendInt(b []byte, n int64) []byte {
 	var buf [20]byte
@@ -214,13 +217,23 @@ func appendInt(b []byte, n int64) []byte {
 	return append(b, buf[i:]...)
 }
 
-func appendText(b []byte, s string) []byte {
+func appendCanonicalText(b []byte, s string) []byte { return appendText(b, s, 0) }
+
+func appendJSONText(b []byte, s string) []byte { return appendText(b, s, 0x20) }
+
+// appendText writes s, with " and \ and everything below escapeBelow escaped.
+func appendText(b []byte, s string, escapeBelow byte) []byte {
+	const digits = "0123456789abcdef"
 	b = append(b, '"')
 	for i := 0; i < len(s); i++ {
-		if s[i] == '"' || s[i] == '\\' {
-			b = append(b, '\\')
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c < escapeBelow:
+			b = append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+		default:
+			b = append(b, c)
 		}
-		b = append(b, s[i])
 	}
 	return append(b, '"')
 }
