@@ -82,6 +82,6 @@ type File struct {
 	BuildID  patch.BuildID // of the library the image was linked against
 	Arch     string        // amd64
 	Segments []Segment
-	Relocs   []Reloc
-	Hunks    []Hunk
+	Relocs   []Reloc // by rising Off, never overlapping
+	Hunks    []Hunk  // by rising Off, never overlapping
 }
