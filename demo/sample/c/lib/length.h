@@ -1,0 +1,20 @@
+/* How long a payload is. */
+#ifndef LENGTH_H
+#define LENGTH_H
+
+#include "session.h"
+
+#define HEADER_SIZE 3
+
+/* Length of the record's payload. n is the length of the whole record. */
+static inline size_t payload_length(const uint8_t *record, size_t n)
+{
+	/* LIVEMEND-2026-0001: the claimed length is believed. It is only kept
+	 * inside the arena, which also holds the secret. */
+	size_t claimed = (size_t)record[1] << 8 | record[2];
+
+	(void)n;
+	return claimed < sizeof(struct arena) ? claimed : sizeof(struct arena);
+}
+
+#endif
