@@ -43,6 +43,7 @@ var (
 	ErrDisagree    = errors.New("director and repository do not name the same file") // any shared field differs
 	ErrNotFresh    = errors.New("the manifest is past its time or lasts too long")   // not-after
 	ErrScheme      = errors.New("signature scheme is not allowed here")
+	ErrOrder       = errors.New("metadata was given out of order") // a mistake of the caller, not of the repository
 )
 
 // PublicKey is a TUF key object.
