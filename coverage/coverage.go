@@ -7,6 +7,14 @@
 // place in memory is identified by build-id only.
 package coverage
 
+import (
+	"cmp"
+	"slices"
+
+	"livemend.dev/livemend/patch"
+	"livemend.dev/livemend/wire"
+)
+
 // State is what is true of one vulnerability in one place.
 type State string
 
@@ -42,4 +50,64 @@ type Row struct {
 	Patched    int64  `json:"patched"`   // of these, how many are live-patched
 	Update     string `json:"update"`    // version of Component whose installation fixes it on disk; empty = none known
 	Advisory   string `json:"advisory"`  // of that update
+}
+
+// Finding is what a scanner said of one vulnerability.
+type Finding struct {
+	CVE       string
+	Component string
+	Installed string
+	Fixed     string // version that the scanner names; may be empty
+	Severity  string
+	Title     string
+	Scanner   string
+	Open      bool // the scanner's last word is "vulnerable"
+}
+
+// Patch is one live patch of the catalogue. A withdrawn or blocked patch is
+// never offered, but what it does where it is in force still counts.
+type Patch struct {
+	Path     string
+	Metadata *patch.Metadata
+	Refused  string // why it is not offered: withdrawn, or the reason of a block; empty = offered
+}
+
+// Update says that a version of a package fixes a vulnerability on disk.
+type Update struct {
+	CVE          string
+	Component    string
+	Distribution string // debian-12
+	FixedVersion string
+	Advisory     string
+}
+
+// Input is everything that is known of one server, and the catalogue.
+type Input struct {
+	Known     bool // an inventory was received
+	Facts     wire.Facts
+	Libraries []wire.Library
+	Packages  []wire.Package
+	Applied   []wire.Applied // by the agent's signed word
+	Findings  []Finding
+	Patches   []Patch
+	Updates   []Update
+}
+
+// Compute returns what is true, sorted by vulnerability, component and scope:
+// at least one row for every finding, and rows for what live patches in force
+// cover. The order of the input does not matter.
+func Compute(in Input) []Row {
+	c := newComputer(in)
+	var rows []Row
+	for _, s := range c.subjects() {
+		memory := c.inMemory(s)
+		if len(memory) == 0 {
+			memory = append(memory, c.onDisk(s))
+		}
+		rows = append(rows, memory...)
+	}
+	slices.SortFunc(rows, func(a, b Row) int {
+		return cmp.Or(cmp.Compare(a.CVE, b.CVE), cmp.Compare(a.Component, b.Component), cmp.Compare(a.Scope, b.Scope))
+	})
+	return rows
 }

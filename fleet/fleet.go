@@ -216,40 +216,33 @@ const (
 
 // Job is an order by a person to several servers.
 type Job struct {
-	ID         int64            `json:"id"` // counts up within the organisation
-	Kind       JobKind          `json:"kind"`
-	Title      string           `json:"title"`
-	State      rollout.JobState `json:"state"`
-	Stage      int              `json:"stage"` // the open stage, from 0
-	Reason     string           `json:"reason"`
-	Stages     []rollout.Tally  `json:"stages"`
-	CreatedBy  string           `json:"created_by"`
-	CreatedAt  time.Time        `json:"created_at"`
-	FinishedAt time.Time        `json:"finished_at"` // zero while it runs
+	ID    int64   `json:"id"` // counts up within the organisation
+	Kind  JobKind `json:"kind"`
+	Title string  `json:"title"`
+	rollout.Job
+	CreatedBy  string    `json:"created_by"`
+	CreatedAt  time.Time `json:"created_at"`
+	FinishedAt time.Time `json:"finished_at"` // zero while it runs
 }
 
 // Task is one order to one server.
 type Task struct {
-	ID         string            `json:"id"`
-	Job        int64             `json:"job"`
-	Server     string            `json:"server"`
-	Hostname   string            `json:"hostname"`
-	Stage      int               `json:"stage"`
-	Action     string            `json:"action"` // apply, revert, scan
-	Path       string            `json:"path"`   // target
-	SHA256     string            `json:"sha256"`
-	Length     int64             `json:"length"`
-	Level      int64             `json:"level"`
-	BuildID    string            `json:"build_id"`
-	Scanner    string            `json:"scanner"`
-	State      rollout.TaskState `json:"state"`
-	Reason     string            `json:"reason"`
-	Counter    int64             `json:"counter"` // of the last manifest; 0 before
-	Issues     int               `json:"issues"`  // how often a manifest was issued
-	Deadline   time.Time         `json:"deadline"`
-	ChangedAt  time.Time         `json:"changed_at"`
-	FinishedAt time.Time         `json:"finished_at"`
-	Manifest   []byte            `json:"-"` // signed, as sent
+	ID       string `json:"id"`
+	Job      int64  `json:"job"`
+	Server   string `json:"server"`
+	Hostname string `json:"hostname"`
+	Action   string `json:"action"` // apply, revert, scan
+	Path     string `json:"path"`   // target
+	SHA256   string `json:"sha256"`
+	Length   int64  `json:"length"`
+	Level    int64  `json:"level"`
+	BuildID  string `json:"build_id"`
+	Scanner  string `json:"scanner"`
+	rollout.Task
+	Counter    int64     `json:"counter"` // of the last manifest; 0 before
+	ChangedAt  time.Time `json:"changed_at"`
+	FinishedAt time.Time `json:"finished_at"`
+	Manifest   []byte    `json:"-"` // signed, as sent
 }
 
 // CheckOutcome is how one security check ended.

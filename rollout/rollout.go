@@ -63,9 +63,76 @@ func (t Tally) Bad() int { return t.Failed + t.Refused }
 
 // Task is what the state machine knows of one task.
 type Task struct {
-	Stage    int
-	State    TaskState
-	Reason   string    // why it ended badly or was skipped
-	Issues   int       // how often an order was signed for it
-	Deadline time.Time // silence past it is failure; zero = none
+	Stage    int       `json:"stage"`
+	State    TaskState `json:"state"`
+	Reason   string    `json:"reason"`   // why it ended badly or was skipped
+	Issues   int       `json:"issues"`   // how often an order was signed for it
+	Deadline time.Time `json:"deadline"` // silence past it is failure; zero = none
+}
+
+// Policy is how careful a job is.
+type Policy struct {
+	Silence  time.Duration `json:"silence_ns"` // how long a server may say nothing about an order
+	Tolerate int           `json:"tolerate"`   // bad ends after which the job still goes on; negative = any number
+}
+
+// Job is what the state machine knows of a job. Its tasks are counted, not
+// held, so that a step costs the same for ten servers and for twenty thousand.
+type Job struct {
+	State  JobState `json:"state"`
+	Stage  int      `json:"stage"`  // the open stage, from 0
+	Halted bool     `json:"halted"` // no further task starts
+	Reason string   `json:"reason"` // why it halted
+	Stages []Tally  `json:"stages"`
+	Policy Policy   `json:"policy"`
+}
+
+// MaxIssues bounds how often one task's order is signed again for an agent that
+// comes back without an answer.
+const MaxIssues = 5
+
+// EventKind says what happened.
+type EventKind int
+
+// What can happen to a task. OrderSigned: every check passed and the order is
+// signed. AskedAgain: the agent asks for work although it got this order, so
+// the order or its answer was lost. Ticked: time passed.
+const (
+	OrderSigned EventKind = iota + 1
+	CheckFailed
+	Fetched
+	Progressed
+	AskedAgain
+	Succeeded
+	WentWrong
+	TurnedDown
+	Ticked
+)
+
+// Event is what happened to a task. Reason goes with bad news.
+type Event struct {
+	Kind   EventKind
+	Reason string
+}
+
+// EffectKind says what the caller has to do.
+type EffectKind int
+
+// The effects. OpenStage moves every waiting task of Stage to checking.
+// SkipWaiting moves every waiting task of every stage to skipped, with Reason.
+// CheckTask runs the task's checks again. Deliver tells the agent that an order
+// waits. Finish ends the job.
+const (
+	OpenStage EffectKind = iota + 1
+	SkipWaiting
+	CheckTask
+	Deliver
+	Finish
+)
+
+// Effect is one thing to do, in the same transaction as the new state.
+type Effect struct {
+	Kind   EffectKind
+	Stage  int
+	Reason string
 }
