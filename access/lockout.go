@@ -1,0 +1,44 @@
+package access
+
+import "time"
+
+// How many wrong attempts are free, how fast they are forgiven, and how many
+// are remembered at most.
+const (
+	FreeAttempts  = 5
+	ForgiveEvery  = time.Minute
+	maxRemembered = 20
+)
+
+// Bucket remembers wrong attempts of one name or address. It fills with each
+// and drains with time. The zero value is empty. Pure: the caller stores it and
+// says what time it is.
+type Bucket struct {
+	Level   int       // wrong attempts not forgiven yet
+	Updated time.Time // when Level was true
+}
+
+// Drained returns the bucket as it is at now.
+func (b Bucket) Drained(now time.Time) Bucket {
+	if b.Level == 0 || now.Before(b.Updated) {
+		return b
+	}
+	n := int(now.Sub(b.Updated) / ForgiveEvery)
+	if n >= b.Level {
+		return Bucket{}
+	}
+	return Bucket{Level: b.Level - n, Updated: b.Updated.Add(time.Duration(n) * ForgiveEvery)}
+}
+
+// Locked reports whether no further attempt is allowed at now.
+func (b Bucket) Locked(now time.Time) bool { return b.Drained(now).Level >= FreeAttempts }
+
+// Failed returns the bucket after one more wrong attempt at now.
+func (b Bucket) Failed(now time.Time) Bucket {
+	b = b.Drained(now)
+	if b.Level == 0 {
+		b.Updated = now
+	}
+	b.Level = min(b.Level+1, maxRemembered)
+	return b
+}
