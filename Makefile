@@ -1,0 +1,79 @@
+# make demo [ARGS=--once]   show the whole product; make test   prove it.
+# Both install what they need from the distribution's packages and say so.
+
+.DELETE_ON_ERROR:
+.PHONY: build demo test packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-test clean FORCE
+
+VERSION := 0.1.0
+ARCH    := amd64
+ARGS    :=
+DEB     := dist/livemend-agent_$(VERSION)_$(ARCH).deb
+TOOL    := go tool -modfile=tools/go.mod
+
+# The agent is built for size: no inlining outside the cryptography, which
+# would become slow without it. The servers are not.
+SET_VERSION := -X main.version=$(VERSION)
+AGENT_FLAGS := -trimpath -ldflags='-s -w $(SET_VERSION)' -gcflags=all=-l -gcflags=crypto/...= -gcflags=filippo.io/...= -gcflags=golang.org/x/crypto/...=
+FLAGS       := -trimpath -ldflags='-s -w $(SET_VERSION)'
+
+# Go's own cache knows what is up to date, so the programs are always asked for.
+build: bin/livemend bin/livemend-agent
+
+bin/livemend: assets FORCE
+	@CGO_ENABLED=0 go build $(FLAGS) -o $@ ./cmd/livemend
+
+bin/livemend-agent: FORCE
+	@GOARCH=$(ARCH) CGO_ENABLED=0 go build $(AGENT_FLAGS) -o $@ ./cmd/livemend-agent
+
+bin/livemend-demo: FORCE
+	@CGO_ENABLED=0 go build $(FLAGS) -o $@ ./demo
+
+packages: $(DEB)
+
+$(DEB): bin/livemend-agent $(wildcard packaging/agent/*) packaging/build-deb.sh
+	@packaging/build-deb.sh bin/livemend-agent $(VERSION) $(ARCH) dist
+	@printf '%s: %s bytes\n' $@ "$$(stat -c %s $@)"
+
+# Browser assets come by npm with a lock file; nothing is fetched when they are there.
+assets:
+	@platform/web/assets.sh
+
+need-demo need-test: need-%:
+	@tools/need.sh $*
+
+demo: need-demo
+	@echo "building"
+	@$(MAKE) --no-print-directory build packages bin/livemend-demo
+	@if [ "$$(id -u)" = 0 ]; then exec bin/livemend-demo $(ARGS); else exec sudo bin/livemend-demo $(ARGS); fi
+
+test: need-test
+	@$(MAKE) --no-print-directory build packages lint gotest
+
+lint: fmt vet staticcheck vuln
+
+fmt:
+	@bad=$$(git ls-files -co --exclude-standard '*.go' | tr '\n' '\0' | xargs -0 gofmt -l); \
+	if [ -n "$$bad" ]; then echo "not formatted (run gofmt -w):"; echo "$$bad"; exit 1; fi
+
+vet:
+	go vet ./...
+
+staticcheck:
+	$(TOOL) staticcheck ./...
+
+vuln:
+	@tools/vuln.sh
+
+# The scanner reports of others lie beside the checkout during development only;
+# tests that read them say that they are skipped without.
+gotest:
+	@if [ -z "$$LIVEMEND_SAMPLES" ] && [ -d ../shared/samples/scans ]; then \
+		LIVEMEND_SAMPLES=$$(cd ../shared/samples/scans && pwd); export LIVEMEND_SAMPLES; fi; \
+	LIVEMEND_PROGRAMS=$$(pwd) go test -race -timeout 15m ./...
+
+# Go code made from page templates is committed; run this after changing one.
+generate:
+	$(TOOL) templ generate -path platform/web
+
+clean:
+	rm -rf bin dist build screenshots platform/web/assets/vendor node_modules

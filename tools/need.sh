@@ -1,0 +1,63 @@
+#!/bin/sh
+# Installs what is missing from the distribution's packages, and says so:
+# need.sh demo | need.sh test
+# Quick when nothing is missing; then it needs neither root nor network.
+set -eu
+
+missing=
+need() { # what it is for is in the package's name; $2... is how to see that it is there
+	package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+has() { command -v "$1"; }
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1")" = installed ]; }
+postgres_there() { ls /usr/lib/postgresql/*/bin/initdb; }
+
+need gcc has gcc
+need libc6-dev test -e /usr/include/stdio.h
+need binutils has objcopy
+need xz-utils has xz
+need curl has curl
+need util-linux has nsenter
+need openscap-scanner has oscap
+need npm has npm
+if [ "$1" = test ]; then
+	need postgresql postgres_there
+	need chromium has chromium
+	need fonts-dejavu-core installed fonts-dejavu-core
+	need shellcheck has shellcheck
+fi
+if ! has go >/dev/null; then
+	echo "need.sh: Go 1.26 is missing: install it from https://go.dev/dl and put it on the PATH" >&2
+	exit 1
+fi
+[ -n "$missing" ] || exit 0
+
+if ! has apt-get >/dev/null; then
+	echo "need.sh: missing:$missing; this machine has no apt-get, so install them by hand" >&2
+	exit 1
+fi
+sudo=
+if [ "$(id -u)" != 0 ]; then
+	sudo=sudo
+fi
+echo "installing from the distribution's packages:$missing"
+case $missing in
+*postgresql*)
+	# The tests start a cluster of their own; the package shall start none.
+	if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+		$sudo mkdir -p /etc/postgresql-common
+		echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
+	fi
+	;;
+esac
+# shellcheck disable=SC2086 # the list is meant to be split
+install_missing() {
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+		-o Dpkg::Options::=--force-confold -o DPkg::Lock::Timeout=300 $missing </dev/null
+}
+if ! $sudo apt-get update -q -o DPkg::Lock::Timeout=300 || ! install_missing; then
+	echo "need.sh: not everything could be installed; is the distribution's archive reachable?" >&2
+	exit 1
+fi
