@@ -78,7 +78,7 @@ func Parse(url string) (Server, error) {
 
 // Upgrade connects to s and asks for protocol at path. On success the
 // connection, and the reader through which it must be read, belong to the
-// caller; ctx's deadline is set on it.
+// caller.
 func Upgrade(ctx context.Context, s Server, path, protocol string) (net.Conn, *bufio.Reader, error) {
 	conn, r, h, err := ask(ctx, s, "GET "+s.Path+path+" HTTP/1.1\r\nHost: "+s.Host+
 		"\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
@@ -102,6 +102,8 @@ func Get(ctx context.Context, s Server, path string, limit int64) (body []byte, 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
+	stopReading := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // as in ask
+	defer stopReading()
 	if h.status != 200 {
 		return nil, &StatusError{h.status}
 	}
@@ -125,15 +127,9 @@ func ask(ctx context.Context, s Server, request string) (net.Conn, *bufio.Reader
 	// A read or write ends with ctx, whichever way ctx ends.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // a closed connection needs none
 	defer stop()
-	if deadline, ok := ctx.Deadline(); ok {
-		err = conn.SetDeadline(deadline)
-	}
-	if err == nil {
-		_, err = io.WriteString(conn, request)
-	}
 	var h head
 	r := bufio.NewReader(conn)
-	if err == nil {
+	if _, err = io.WriteString(conn, request); err == nil {
 		h, err = readHead(r)
 	}
 	if err != nil {
