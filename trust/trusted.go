@@ -275,6 +275,52 @@ func (t *Trusted) SnapshotVersion() int64 {
 	return t.timestamp.snapshot.version
 }
 
+// TimestampVersion returns the version of the timestamp in force, 0 before.
+func (t *Trusted) TimestampVersion() int64 {
+	if t.timestamp == nil {
+		return 0
+	}
+	return t.timestamp.version
+}
+
+// Expires returns when the first of the files in force is past its time.
+func (t *Trusted) Expires() time.Time {
+	first := t.root.Expires
+	sooner := func(h head) {
+		if h.expires.Before(first) {
+			first = h.expires
+		}
+	}
+	if t.timestamp != nil {
+		sooner(t.timestamp.head)
+	}
+	if t.snapshot != nil {
+		sooner(t.snapshot.head)
+	}
+	if t.targets != nil {
+		sooner(t.targets.head)
+	}
+	return first
+}
+
+// SnapshotExpires returns when the snapshot in force is past its time, the zero
+// time before there is one.
+func (t *Trusted) SnapshotExpires() time.Time {
+	if t.snapshot == nil {
+		return time.Time{}
+	}
+	return t.snapshot.expires
+}
+
+// TimestampExpires returns when the timestamp in force is past its time, the
+// zero time before there is one.
+func (t *Trusted) TimestampExpires() time.Time {
+	if t.timestamp == nil {
+		return time.Time{}
+	}
+	return t.timestamp.expires
+}
+
 // SnapshotLimit returns the most bytes that the announced snapshot may have.
 func (t *Trusted) SnapshotLimit() int64 {
 	if t.timestamp == nil {

@@ -5,8 +5,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
+	"strings"
 
 	"livemend.dev/livemend/trust"
 )
@@ -74,10 +74,10 @@ func (f *Folder) Store(name string, b []byte) error {
 }
 
 func (f *Folder) path(name string) (string, error) {
-	if name == "" || name[0] == '.' || filepath.Base(name) != name {
+	if name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00") {
 		return "", errors.New("not the name of a metadata file: " + strconv.Quote(name))
 	}
-	return filepath.Join(f.dir, name), nil
+	return f.dir + "/" + name, nil
 }
 
 func syncFolder(dir string) error {
