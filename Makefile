@@ -9,12 +9,7 @@ ARCH    := amd64
 ARGS    :=
 DEB     := dist/livemend-agent_$(VERSION)_$(ARCH).deb
 TOOL    := go tool -modfile=tools/go.mod
-
-# The agent is built for size: no inlining outside the cryptography, which
-# would become slow without it. The servers are not.
-SET_VERSION := -X main.version=$(VERSION)
-AGENT_FLAGS := -trimpath -ldflags='-s -w $(SET_VERSION)' -gcflags=all=-l -gcflags=crypto/...= -gcflags=filippo.io/...= -gcflags=golang.org/x/crypto/...=
-FLAGS       := -trimpath -ldflags='-s -w $(SET_VERSION)'
+FLAGS   := -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERSION)'
 
 # Go's own cache knows what is up to date, so the programs are always asked for.
 build: bin/livemend bin/livemend-agent
@@ -23,7 +18,7 @@ bin/livemend: assets FORCE
 	@CGO_ENABLED=0 go build $(FLAGS) -o $@ ./cmd/livemend
 
 bin/livemend-agent: FORCE
-	@GOARCH=$(ARCH) CGO_ENABLED=0 go build $(AGENT_FLAGS) -o $@ ./cmd/livemend-agent
+	@packaging/build-agent.sh $@ $(VERSION) $(ARCH)
 
 bin/livemend-demo: FORCE
 	@CGO_ENABLED=0 go build $(FLAGS) -o $@ ./demo
