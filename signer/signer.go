@@ -1,20 +1,17 @@
 // Package signer keeps private keys in a process of its own. The parent starts
 // the child and asks it over its standard input and output; the child parses
-// what it signs and refuses everything outside its role. The child must not
-// open a network connection, and the parent never sees a key.
+// what it signs and refuses everything outside its role, so that whoever takes
+// over the parent gets at most the signatures that its role allows, and never a
+// key.
+//
+// The child must not open a network connection or a file other than its keys.
+// Neither side may log a message it signs or any part of a key.
 package signer
 
 import (
-	"context"
 	"errors"
-	"io"
-	"log/slog"
 	"time"
-
-	"livemend.dev/livemend/trust"
 )
-
-var errPending = errors.New("not built yet")
 
 // Role says what a signer child signs.
 type Role string
@@ -25,48 +22,28 @@ const (
 	Director Role = "director" // manifests
 )
 
+// Limits of what a child signs.
+const (
+	MaxKeys          = 16
+	MaxTimestampLife = 7 * 24 * time.Hour  // from now to expires
+	MaxSnapshotLife  = 60 * 24 * time.Hour // from now to expires
+	MaxPerMinute     = 100_000             // highest value of Config.PerMinute
+	DefaultPerMinute = 600                 // manifests per minute when Config says 0
+)
+
+// Errors with a documented meaning.
+var (
+	ErrRefused = errors.New("the signer refused to sign")                          // outside its role or over its limits
+	ErrGone    = errors.New("the signer process ended; it is started again")       // ask again
+	ErrClosed  = errors.New("the signer was closed")                               // nothing will be signed any more
+	ErrConfig  = errors.New("the signer can not start with this configuration")    // wrong role, keys or limits
+	errFrame   = errors.New("the other side of the signer's pipe broke the rules") // never with this package on both sides
+)
+
 // Config is what a child is started with.
 type Config struct {
 	Role      Role
-	Keys      []string // key files
-	PerMinute int      // manifests per minute
-	Now       func() time.Time
+	Keys      []string         // key files of package trust/repo
+	PerMinute int              // manifests per minute; 0 for DefaultPerMinute
+	Now       func() time.Time // the clock
 }
-
-// Serve answers requests from r on w until r ends. It is the child's whole life.
-func Serve(ctx context.Context, cfg Config, r io.Reader, w io.Writer) error { return errPending }
-
-// Client is the parent's end: it starts the child, and again when it died. Safe
-// for concurrent use.
-type Client struct{}
-
-// Start runs argv, which must be a program that calls Serve. Logs go to log.
-func Start(ctx context.Context, argv []string, log *slog.Logger) (*Client, error) {
-	return nil, errPending
-}
-
-// Key is one key of the child; it satisfies repo.Signer.
-type Key struct{}
-
-// Public returns the public half.
-func (k *Key) Public() trust.PublicKey { return trust.PublicKey{} }
-
-// Sign asks the child.
-func (k *Key) Sign(ctx context.Context, message []byte) ([]byte, error) { return nil, errPending }
-
-// Keys returns the child's keys in the order of its flags.
-func (c *Client) Keys() []*Key { return nil }
-
-// Public returns the first key; with Sign it makes the Client a repo.Signer.
-func (c *Client) Public() trust.PublicKey { return trust.PublicKey{} }
-
-// Sign asks the child to sign with its first key.
-func (c *Client) Sign(ctx context.Context, message []byte) ([]byte, error) { return nil, errPending }
-
-// SignManifest returns the envelope of m signed by every key of the child.
-func (c *Client) SignManifest(ctx context.Context, m *trust.Manifest) ([]byte, error) {
-	return nil, errPending
-}
-
-// Close ends the child and waits for it.
-func (c *Client) Close() error { return errPending }
