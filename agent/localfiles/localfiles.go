@@ -1,0 +1,126 @@
+// Package localfiles tells other programs on this server what is live-patched:
+// scanners, monitoring, people. They need no rights to read it.
+//
+// Both files are replaced whole, so that a reader never sees half of one. They
+// lie below /run and so do not outlive the boot whose truth they tell.
+package localfiles
+
+import (
+	"bufio"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"livemend.dev/livemend/agent/state"
+	"livemend.dev/livemend/internal/cjson"
+)
+
+// The files, below the folder Dir unless another is given.
+const (
+	Dir     = "/run/livemend"
+	CVEList = "cvelist"    // one identifier per line
+	State   = "state.json" // the same with evidence
+
+	public = 0o644
+)
+
+// Patch is the truth about one admitted patch.
+type Patch struct {
+	Path    string
+	SHA256  string
+	BuildID string
+	Level   int64
+	Phase   string
+	Patched int64 // processes that run the patched code
+	Others  int64 // processes that map the library and do not
+	CVEs    []string
+}
+
+// Holds reports whether the patch's fixes are in force on this server: at
+// least one process maps the library, and every one that does is patched.
+func (p Patch) Holds() bool { return p.Patched > 0 && p.Others == 0 }
+
+// Truth is what the files say.
+type Truth struct {
+	SystemID string
+	BootID   string
+	Time     time.Time
+	Patches  []Patch
+}
+
+// Covered returns the vulnerabilities that every affected process is protected
+// against, in order, each once. One that two patches claim counts only when
+// both hold.
+func (t Truth) Covered() []string {
+	var covered, open []string
+	for _, p := range t.Patches {
+		if p.Holds() {
+			covered = append(covered, p.CVEs...)
+		} else if p.Others > 0 {
+			open = append(open, p.CVEs...)
+		}
+	}
+	slices.Sort(covered)
+	covered = slices.Compact(covered)
+	return slices.DeleteFunc(covered, func(cve string) bool { return slices.Contains(open, cve) })
+}
+
+// Write replaces both files below dir, which it makes when it is missing.
+func Write(dir string, t Truth) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var list []byte
+	for _, cve := range t.Covered() {
+		list = append(append(list, cve...), '\n')
+	}
+	// The list goes last: what it says is then explained already.
+	return errors.Join(
+		state.Replace(filepath.Join(dir, State), append(t.value().JSON(), '\n'), public),
+		state.Replace(filepath.Join(dir, CVEList), list, public))
+}
+
+func (t Truth) value() cjson.Value {
+	patches := make([]cjson.Value, len(t.Patches))
+	for i, p := range t.Patches {
+		patches[i] = cjson.Object(
+			cjson.F("path", cjson.String(p.Path)),
+			cjson.F("sha256", cjson.String(p.SHA256)),
+			cjson.F("build_id", cjson.String(p.BuildID)),
+			cjson.F("level", cjson.Int(p.Level)),
+			cjson.F("phase", cjson.String(p.Phase)),
+			cjson.F("processes_patched", cjson.Int(p.Patched)),
+			cjson.F("processes_not_patched", cjson.Int(p.Others)),
+			cjson.F("cves", cjson.Strings(p.CVEs)))
+	}
+	return cjson.Object(
+		cjson.F("version", cjson.Int(1)),
+		cjson.F("system_id", cjson.String(t.SystemID)),
+		cjson.F("boot_id", cjson.String(t.BootID)),
+		cjson.F("time", cjson.Int(t.Time.Unix())),
+		cjson.F("covered", cjson.Strings(t.Covered())),
+		cjson.F("patches", cjson.Array(patches...)))
+}
+
+// IsCovered reports whether the list below dir holds the vulnerability. A list
+// that does not exist covers nothing.
+func IsCovered(dir, cve string) (bool, error) {
+	f, err := os.Open(filepath.Join(dir, CVEList))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // only read
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if lines.Text() == cve {
+			return true, nil
+		}
+	}
+	return false, lines.Err()
+}
