@@ -14,6 +14,7 @@ import (
 	"livemend.dev/livemend/blob"
 	"livemend.dev/livemend/store"
 	"livemend.dev/livemend/trust"
+	"livemend.dev/livemend/trust/repo"
 )
 
 // Timing of the repository's upkeep.
@@ -72,7 +73,7 @@ func (s *Service) Publish(ctx context.Context, a Actor, targets []byte, artifact
 	if err := s.repo.Publish(ctx, targets, files, s.now()); err != nil {
 		s.log.WarnContext(ctx, "release refused", slog.String("credential", a.credential), slog.Any("error", err))
 		noted := s.note(ctx, a, "refuse.targets", object, trust.Class(err))
-		if trust.Class(err) == "other" || noted != nil {
+		if !refused(err) || noted != nil {
 			return errors.Join(fmt.Errorf("publishing: %w", err), noted)
 		}
 		return refuse(Invalid, "the release was refused and nothing became public: "+err.Error())
@@ -83,6 +84,11 @@ func (s *Service) Publish(ctx context.Context, a Actor, targets []byte, artifact
 		}
 	}
 	return nil
+}
+
+// refused reports whether the release is at fault, not the portal.
+func refused(err error) bool {
+	return errors.Is(err, repo.ErrPublished) || errors.Is(err, repo.ErrDocument) || trust.Class(err) != "other"
 }
 
 // note records a deed that has no transaction of its own.

@@ -120,14 +120,14 @@ type System struct {
 	ID         string    `json:"id" example:"S-7K2M9QXA4D1P"`
 	CustomerID string    `json:"customer_id"`
 	Hostname   string    `json:"hostname"`
-	Flags      []string  `json:"flags" doc:"what a person should look at, such as clone-or-reinstall"`
+	Flags      []string  `json:"flags" nullable:"false" doc:"what a person should look at, such as clone-or-reinstall"`
 	CreatedAt  time.Time `json:"created_at"`
 }
 
 // Release asks for the publication of signed targets metadata.
 type Release struct {
 	Targets   []byte     `json:"targets" doc:"signed targets metadata"`
-	Artifacts []Artifact `json:"artifacts" maxItems:"1000" doc:"new files, uploaded before"`
+	Artifacts []Artifact `json:"artifacts" nullable:"false" maxItems:"1000" doc:"new files, uploaded before"`
 }
 
 // Artifact says which uploaded file is which target.
