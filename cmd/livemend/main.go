@@ -13,6 +13,9 @@ import (
 
 // commands lists the command groups; each type is in the file of its name.
 type commands struct {
+	Repo     repoCommand     `cmd:"" help:"Keys and documents of a patch repository."`
+	Director directorCommand `cmd:"" help:"Keys and root of a director."`
+	Signer   signerCommand   `cmd:"" hidden:"" help:"Sign for the parent process (started by portal and platform)."`
 }
 
 func main() {
