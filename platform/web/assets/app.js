@@ -72,22 +72,29 @@
   });
   addEventListener("pageshow", unlock);
 
+  // Filters that say nothing stay out of the address.
+  document.addEventListener("formdata", (event) => {
+    if (!event.target.matches("form[data-filter]")) return;
+    for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
+  });
+
   // Picking rows opens one action bar that says how many.
   const picked = (form) => {
-    const boxes = form.querySelectorAll('input[type="checkbox"][name="pick"]');
-    const count = [...boxes].filter((box) => box.checked).length;
-    const all = form.querySelector("input[data-pick-all]");
+    const boxes = [...form.elements].filter((box) => box.matches('input[name="pick"]'));
+    const count = boxes.filter((box) => box.checked).length;
+    const all = [...form.elements].find((box) => box.matches("input[data-pick-all]"));
     if (all) {
       all.checked = count > 0 && count === boxes.length;
       all.indeterminate = count > 0 && count < boxes.length;
     }
-    for (const place of form.querySelectorAll("[data-picked]")) place.textContent = count === 0 ? place.dataset.picked : String(count);
+    for (const place of form.querySelectorAll("[data-picked]")) place.textContent = String(count);
+    for (const button of form.querySelectorAll("button[data-needs-pick]")) button.disabled = count === 0;
   };
   document.addEventListener("change", (event) => {
     const form = event.target.form;
     if (!form) return;
     if (event.target.matches("input[data-pick-all]")) {
-      form.querySelectorAll('input[type="checkbox"][name="pick"]').forEach((box) => { box.checked = event.target.checked; });
+      for (const box of form.elements) if (box.matches('input[name="pick"]')) box.checked = event.target.checked;
     }
     if (event.target.matches('input[data-pick-all], input[name="pick"]')) picked(form);
   });
@@ -97,6 +104,9 @@
     const place = event.target.closest("[data-live]");
     if (place) place.dataset.live = state;
   };
+  document.addEventListener("htmx:sse:before:connection", (event) => {
+    if (event.detail.connection.attempt > 0) mark(event, "lost");
+  });
   document.addEventListener("htmx:sse:after:connection", (event) => mark(event, "on"));
   document.addEventListener("htmx:sse:after:message", (event) => mark(event, "on"));
   document.addEventListener("htmx:sse:error", (event) => mark(event, "lost"));
