@@ -49,6 +49,12 @@ func newSpawner() *spawner {
 	return s
 }
 
+// close ends the thread, and with it every program that still runs.
+func (s *spawner) close() error {
+	close(s.todo)
+	return nil
+}
+
 // start runs a program with its log in folder logs. It ends with this process.
 func (s *spawner) start(logs, name string, env []string, path string, args ...string) (*Program, error) {
 	p := &Program{name: name, log: filepath.Join(logs, name+".log"), more: make(chan struct{}), ended: make(chan struct{})}
