@@ -94,7 +94,7 @@ func (s *server) registerKeys(api huma.API) {
 		OperationID: "change-key", Method: http.MethodPatch, Path: "/keys/{id}", DefaultStatus: http.StatusNoContent,
 		Summary: "Enable or disable a registration key", Tags: tags,
 	}, func(ctx context.Context, a portal.Actor, in *struct {
-		named
+		ID   string `path:"id" maxLength:"200"`
 		Body client.KeyChange
 	}) (*struct{}, error) {
 		return nil, s.service.SetKeyEnabled(ctx, a, in.ID, in.Body.Enabled)

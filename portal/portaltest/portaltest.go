@@ -31,6 +31,15 @@ type Portal struct {
 	Keys    repo.RepositoryFiles // of the repository, made for this test
 	ahead   atomic.Int64         // nanoseconds
 	log     buffer
+	staging *blob.Dir
+}
+
+// Uploads returns how many uploaded files wait for a release.
+func (p *Portal) Uploads(t testing.TB) int {
+	t.Helper()
+	list, err := p.staging.List("")
+	check(t, err)
+	return len(list)
 }
 
 // Log returns everything the portal logged so far.
@@ -83,11 +92,11 @@ func StartLimited(t testing.TB, dsn string, limits api.Limits) *Portal {
 	check(t, err)
 	check(t, repository.Init(t.Context(), root, targets, p.Now()))
 
-	staging, err := blob.Open(filepath.Join(dir, "staging"))
+	p.staging, err = blob.Open(filepath.Join(dir, "staging"))
 	check(t, err)
-	t.Cleanup(func() { check(t, staging.Close()) })
+	t.Cleanup(func() { check(t, p.staging.Close()) })
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(testLog{t}, &p.log), nil))
-	p.Service, err = portal.New(portal.Config{DB: db, Repository: repository, Staging: staging, Log: log, Now: p.Now})
+	p.Service, err = portal.New(portal.Config{DB: db, Repository: repository, Staging: p.staging, Log: log, Now: p.Now})
 	check(t, err)
 	server := httptest.NewServer(api.New(p.Service, repository.Files(), api.Options{Log: log, Now: p.Now, Limits: limits}))
 	t.Cleanup(server.Close)
