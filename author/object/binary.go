@@ -23,6 +23,7 @@ const maxSpan = 1 << 32
 type Binary struct {
 	BuildID  patch.BuildID
 	Library  bool // position independent; its bias is chosen when it is loaded
+	Symbolic bool // its own definitions win over those of other files
 	Compiler []string
 	Go       bool // made by the Go tool chain
 	Slots    map[string]Slot
@@ -46,6 +47,7 @@ type Slot struct {
 // Named is a defined symbol with the source file that the table lists it under.
 type Named struct {
 	Name   string // without a version
+	Old    bool   // the name has a version that is not the default one
 	File   string // of local symbols
 	Group  int    // number of the file's entry in the table; 0 for global symbols
 	Addr   uint64
@@ -106,6 +108,9 @@ func ReadBinary(path string, data []byte) (*Binary, error) {
 			return err
 		}
 		if err := b.readSlots(f); err != nil {
+			return err
+		}
+		if err := b.readSymbolic(f); err != nil {
 			return err
 		}
 		return b.readPLT(f)
@@ -199,10 +204,12 @@ func (b *Binary) readNames(f *elf.File) error {
 		if s.Section == elf.SHN_UNDEF || s.Section == elf.SHN_ABS || s.Name == "" || kind == elf.STT_SECTION {
 			continue
 		}
-		n := Named{Name: unversioned(s.Name), Addr: s.Value, Size: s.Size, Type: kind, Global: bind != elf.STB_LOCAL}
+		n := Named{Name: Unversioned(s.Name), Addr: s.Value, Size: s.Size, Type: kind, Global: bind != elf.STB_LOCAL}
 		if !n.Global {
 			n.File, n.Group = file, group
 		}
+		_, version, _ := strings.Cut(s.Name, "@")
+		n.Old = version != "" && version[0] != '@'
 		b.Named = append(b.Named, n)
 	}
 	slices.SortStableFunc(b.Named, func(x, y Named) int {
@@ -211,8 +218,8 @@ func (b *Binary) readNames(f *elf.File) error {
 	return nil
 }
 
-// unversioned cuts @VERSION or @@VERSION.
-func unversioned(name string) string {
+// Unversioned cuts @VERSION or @@VERSION.
+func Unversioned(name string) string {
 	if base, _, found := strings.Cut(name, "@"); found && base != "" {
 		return base
 	}
@@ -284,6 +291,25 @@ func (b *Binary) addSlot(s elf.Symbol, addr uint64, lazy bool) {
 	}
 	b.Slots[s.Name] = slot
 }
+
+func (b *Binary) readSymbolic(f *elf.File) error {
+	old, err := f.DynValue(elf.DT_SYMBOLIC)
+	if err != nil {
+		return err
+	}
+	flags, err := f.DynValue(elf.DT_FLAGS)
+	if err != nil {
+		return err
+	}
+	b.Symbolic = len(old) > 0
+	for _, v := range flags {
+		b.Symbolic = b.Symbolic || elf.DynFlag(v)&elf.DF_SYMBOLIC != 0
+	}
+	return nil
+}
+
+// SlotName returns the symbol that the slot at addr is for, or the empty text.
+func (b *Binary) SlotName(addr uint64) string { return b.slotNames[addr] }
 
 // readPLT finds the stubs through which the binary calls by slot: an indirect
 // jump at a multiple of 8, perhaps behind endbr64.

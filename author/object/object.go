@@ -17,6 +17,9 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
+
+	"livemend.dev/livemend/author/insn"
 )
 
 // Limits on one file. They are far above what compilers and linkers make.
@@ -71,6 +74,8 @@ type Section struct {
 	Defs    []int   // named functions and variables in it, by rising value
 
 	Functions []*Function // in Code, by rising value
+
+	decode func() ([]insn.Inst, error)
 }
 
 // Symbol is one symbol of an object.
@@ -298,6 +303,7 @@ func (o *Object) readSections(f *elf.File) error {
 			}
 			x.Data = b
 		}
+		x.decode = sync.OnceValues(func() ([]insn.Inst, error) { return insn.Decode(x.Data) })
 		o.Sections[i] = x
 	}
 	if err := o.readRelocs(f); err != nil {
