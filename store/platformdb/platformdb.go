@@ -106,13 +106,13 @@ func scanEvent(r store.Row) (e fleet.Event, err error) {
 // an empty server do not narrow.
 func EventsAfter(ctx context.Context, q store.Querier, org string, after, job int64, server string, limit int) ([]fleet.Event, error) {
 	return store.All(ctx, q, scanEvent, `SELECT `+eventColumns+` FROM platform_event WHERE organisation_id = $1 AND id > $2
-		AND ($3 = 0 OR job_id = $3) AND ($4 = '' OR server_id = $4) ORDER BY id LIMIT $5`, org, after, job, server, limit)
+		AND (CAST($3 AS BIGINT) = 0 OR job_id = $3) AND ($4 = '' OR server_id = $4) ORDER BY id LIMIT $5`, org, after, job, server, limit)
 }
 
 // LastEvents returns the newest events, newest first.
 func LastEvents(ctx context.Context, q store.Querier, org string, job int64, server string, limit int) ([]fleet.Event, error) {
 	return store.All(ctx, q, scanEvent, `SELECT `+eventColumns+` FROM platform_event WHERE organisation_id = $1
-		AND ($2 = 0 OR job_id = $2) AND ($3 = '' OR server_id = $3) ORDER BY id DESC LIMIT $4`, org, job, server, limit)
+		AND (CAST($2 AS BIGINT) = 0 OR job_id = $2) AND ($3 = '' OR server_id = $3) ORDER BY id DESC LIMIT $4`, org, job, server, limit)
 }
 
 // InsertOrganisation stores a new organisation.
