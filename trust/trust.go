@@ -46,7 +46,8 @@ var (
 	ErrOrder       = errors.New("metadata was given out of order") // a mistake of the caller, not of the repository
 )
 
-// PublicKey is a TUF key object.
+// PublicKey is a TUF key object. Scheme decides how signatures are verified;
+// Type is informative.
 type PublicKey struct {
 	Type   string // ed25519
 	Scheme string // ed25519

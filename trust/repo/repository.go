@@ -77,6 +77,9 @@ func (r *Repository) Init(ctx context.Context, root, targets []byte, now time.Ti
 		if first.Version != 1 {
 			return fmt.Errorf("%w: the first root has version %d, not 1", ErrPublished, first.Version)
 		}
+		if err := r.checkRoot(first); err != nil {
+			return err
+		}
 		have, err := r.read("1.root.json", trust.MaxRoot)
 		switch {
 		case errors.Is(err, blob.ErrNotFound):
@@ -136,7 +139,7 @@ func (r *Repository) PublishRoot(ctx context.Context, signedRoot []byte, now tim
 		if err := next.CheckRoot(now); err != nil {
 			return err
 		}
-		if err := r.checkOnline(next.Root()); err != nil {
+		if err := r.checkRoot(next.Root()); err != nil {
 			return err
 		}
 		name := strconv.FormatInt(next.Root().Version, 10) + ".root.json"
@@ -151,8 +154,11 @@ func (r *Repository) PublishRoot(ctx context.Context, signedRoot []byte, now tim
 	})
 }
 
-// checkOnline refuses a root under which this process could not publish.
-func (r *Repository) checkOnline(root *trust.Root) error {
+// checkRoot refuses a root under which this process could not publish.
+func (r *Repository) checkRoot(root *trust.Root) error {
+	if !root.ConsistentSnapshot {
+		return fmt.Errorf("%w: the root must ask for consistent snapshots", ErrPublished)
+	}
 	for role, signer := range map[string]Signer{"snapshot": r.online.Snapshot, "timestamp": r.online.Timestamp} {
 		found := false
 		for _, id := range root.Roles[role].KeyIDs {
