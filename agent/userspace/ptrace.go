@@ -1,0 +1,116 @@
+package userspace
+
+import (
+	"runtime"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Requests and flags of ptrace(2) that x/sys does not name.
+const (
+	ptraceGetSigmask   = 0x420a
+	ptraceSetSigmask   = 0x420b
+	ptracePeekSiginfo  = 0x4209
+	ptraceGetRseq      = 0x420f
+	optSysgood         = 0x1
+	optTraceExec       = 0x10
+	optSuspendSeccomp  = 0x200000
+	eventExec          = 4
+	eventStop          = 128
+	syscallStopSignal  = int(unix.SIGTRAP) | 0x80
+	peekShared         = 1
+	waitStopped        = 2
+	peekSignals        = 16 // pending signals that are looked at; more count as pending
+	kernelSigsetBytes  = 8
+	kernelSiginfoBytes = 128
+)
+
+// baseOptions never includes PTRACE_O_EXITKILL: when the agent dies, its
+// targets go on.
+const baseOptions = optSysgood | optTraceExec
+
+// ptrace makes one request. The kernel binds a tracee to the thread that
+// seized it, so every call for it comes from one locked thread (onThread).
+func ptrace(request, tid int, addr uintptr, data unsafe.Pointer) unix.Errno {
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(request), uintptr(tid), addr, uintptr(data), 0, 0)
+	return e
+}
+
+// ptraceValue makes one request whose data is a number.
+func ptraceValue(request, tid int, value uintptr) unix.Errno {
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(request), uintptr(tid), 0, value, 0, 0)
+	return e
+}
+
+// stopInfo is what the kernel reports of one stop: siginfo_t of SIGCHLD.
+type stopInfo struct {
+	signo, errno, code int32
+	_                  int32
+	pid                int32
+	uid                uint32
+	status             int32
+	_                  [100]byte
+}
+
+// nextStop returns the next thread of ours that has stopped, without waiting
+// and without reaping any that ended: tid 0 means none.
+func nextStop() (tid, status int) {
+	var info stopInfo
+	_, _, e := unix.RawSyscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)),
+		waitStopped|unix.WNOHANG|unix.WALL|unix.WNOTHREAD, 0, 0)
+	if e != 0 {
+		return 0, 0 // ECHILD: all of them are gone
+	}
+	return int(info.pid), int(info.status)
+}
+
+// exited reports whether a traced thread has ended. A thread other than the
+// first is reaped, so that the kernel stops counting it; the first is left to
+// its parent.
+func exited(pid, tid int) bool {
+	var info stopInfo
+	flags := uintptr(unix.WEXITED | unix.WNOHANG | unix.WALL)
+	if pid == tid {
+		flags |= unix.WNOWAIT
+	}
+	_, _, e := unix.RawSyscall6(unix.SYS_WAITID, unix.P_PID, uintptr(tid), uintptr(unsafe.Pointer(&info)), flags, 0, 0)
+	return e == unix.ECHILD || e == 0 && info.pid != 0
+}
+
+// idle passes the time until the kernel has made progress: first by letting
+// others run, later by short naps.
+func idle(round int) {
+	if round < 100 {
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // cannot fail on Linux
+		return
+	}
+	nap := unix.Timespec{Nsec: int64(20 * time.Microsecond)}
+	_ = unix.Nanosleep(&nap, nil) // cut short by a signal is fine
+}
+
+// onThread runs f on an operating system thread of its own and waits for it.
+// The thread ends with f: whatever f still traces then goes on untraced, which
+// is also what makes a failure in the middle safe.
+func onThread[T any](f func() T) <-chan T {
+	ch := make(chan T, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			ch <- f()
+			return // still locked: the runtime ends the thread
+		}
+		// The process's first thread would not end. Hold it while another
+		// thread takes the work, so that the work cannot land here again.
+		started := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(started)
+			ch <- f()
+		}()
+		<-started
+		runtime.UnlockOSThread()
+	}()
+	return ch
+}

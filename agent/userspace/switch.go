@@ -1,0 +1,190 @@
+package userspace
+
+import (
+	"errors"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// stackChunk is how much of a stack is read at a time.
+const stackChunk = 64 << 10
+
+// scratch is memory that is made before the stop, so that nothing has to be
+// allocated while the target stands still.
+type scratch struct {
+	stack []byte
+	sites []jump
+}
+
+func newScratch(pl *plan) *scratch {
+	return &scratch{stack: make([]byte, stackChunk), sites: make([]jump, len(pl.writes))}
+}
+
+// carryOut stops all threads of the target, checks that none of them is in code
+// that is about to change, and changes all of it or nothing. It returns how
+// many threads there were and how long they stood still.
+func (t *tracer) carryOut(tg *target, pl *plan, wait time.Duration) (threads int, stood time.Duration, err error) {
+	sc := newScratch(pl)
+	if err := t.seizeRunning(); err != nil {
+		t.letGo()
+		return 0, 0, err
+	}
+	began := time.Now()
+	defer func() {
+		t.detach()
+		stood = time.Since(began)
+	}()
+	if err := t.stop(wait); err != nil {
+		return 0, 0, err
+	}
+	if threads = t.alive(); threads == 0 {
+		return 0, 0, errEnded
+	}
+	if err := t.load(); err != nil {
+		return threads, 0, err
+	}
+	for i := range t.threads {
+		if th := &t.threads[i]; th.stopped {
+			if err := t.outside(tg, pl, th, sc); err != nil {
+				return threads, 0, err
+			}
+		}
+	}
+	return threads, 0, t.rewrite(pl, sc)
+}
+
+// letGo stops what is seized just to be able to let it go. It is for errors
+// before the stop; whatever does not stop is let go when this OS thread ends.
+func (t *tracer) letGo() {
+	for i := range t.threads {
+		ptraceValue(unix.PTRACE_INTERRUPT, t.threads[i].tid, 0) // ESRCH: it ended
+	}
+	if err := t.await(time.Now().Add(10 * time.Millisecond)); err == nil {
+		t.detach()
+	}
+}
+
+// outside returns nil when the thread is not in the plan's code: neither its
+// program counter nor any word of its stack points into it. A word that only
+// looks like a return address makes the process busy, never broken.
+func (t *tracer) outside(tg *target, pl *plan, th *thread, sc *scratch) error {
+	if inSpans(pl.spans, th.regs.pc()) {
+		return &busyError{"a thread is running in a function that is to be changed"}
+	}
+	low := th.regs.sp() &^ 7
+	m := find(tg.maps, low)
+	if m == nil {
+		// The thread was born, or its stack grew, after the map was read.
+		ms, err := tg.h.mappings(make([]byte, 64<<10), nil)
+		if err != nil {
+			return err
+		}
+		tg.maps = ms
+		if m = find(ms, low); m == nil {
+			return &busyError{"a thread has no stack"}
+		}
+	}
+	if m.end-low > maxStackBytes {
+		return &busyError{"a thread's stack is too large to be looked through"}
+	}
+	for low < m.end {
+		n, err := readStack(th.tid, low, sc.stack[:min(stackChunk, m.end-low)])
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			break // the mapping has become shorter
+		}
+		for i := range n / 8 {
+			if inSpans(pl.spans, word(sc.stack, i)) {
+				return &busyError{"a function that is to be changed is on a thread's stack"}
+			}
+		}
+		low += uint64(n)
+	}
+	return nil
+}
+
+// inSpans reports whether addr lies in one of the spans.
+func inSpans(spans []span, addr uint64) bool {
+	if len(spans) == 0 || addr < spans[0].from || addr >= spans[len(spans)-1].to {
+		return false
+	}
+	lo, hi := 0, len(spans)
+	for lo < hi {
+		if mid := (lo + hi) / 2; spans[mid].to <= addr {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo < len(spans) && spans[lo].from <= addr
+}
+
+// readStack reads whole words of a stopped thread's stack; n is 0 when there is
+// nothing at the address.
+func readStack(tid int, at uint64, b []byte) (n int, err error) {
+	local := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
+	remote := unix.RemoteIovec{Base: uintptr(at), Len: len(b)}
+	got, _, e := unix.RawSyscall6(unix.SYS_PROCESS_VM_READV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1,
+		uintptr(unsafe.Pointer(&remote)), 1, 0)
+	switch e {
+	case 0:
+		return int(got) &^ 7, nil
+	case unix.EFAULT:
+		return 0, nil
+	}
+	return 0, injectError("a thread's stack cannot be read", e)
+}
+
+// rewrite writes all sites, or none. Old bytes are compared and new ones read
+// back through the memory that the stopped threads run on, while the writing
+// goes to the memory that was examined before: a process that has swapped its
+// memory in between (by exec) cannot be changed by mistake.
+func (t *tracer) rewrite(pl *plan, sc *scratch) error {
+	tid := 0
+	for i := range t.threads {
+		if t.threads[i].stopped {
+			tid = t.threads[i].tid
+			break
+		}
+	}
+	if err := readSites(tid, pl.writes, sc.sites); err != nil {
+		return err
+	}
+	for i := range pl.writes {
+		if sc.sites[i] != pl.writes[i].old {
+			return &refusal{"the first bytes of the function " + pl.writes[i].name + " changed at the last moment"}
+		}
+	}
+	done, err := 0, error(nil)
+	for ; done < len(pl.writes) && err == nil; done++ {
+		err = t.h.write(pl.writes[done].new[:], pl.writes[done].at)
+	}
+	if err == nil {
+		if err = readSites(tid, pl.writes, sc.sites); err == nil {
+			for i := range pl.writes {
+				if sc.sites[i] != pl.writes[i].new {
+					err = errExec
+					break
+				}
+			}
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	for i := done - 1; i >= 0; i-- {
+		if undo := t.h.write(pl.writes[i].old[:], pl.writes[i].at); undo != nil && undo != errEnded && !t.h.ended(0) {
+			return errors.New("writing its code failed (" + err.Error() + "), and so did putting back " +
+				strconv.Itoa(i+1) + " functions (" + undo.Error() + "); restart the process")
+		}
+	}
+	if err == errEnded || err == errExec {
+		return err
+	}
+	return errors.New("writing its code failed: " + err.Error())
+}
