@@ -8,21 +8,17 @@ import (
 	"livemend.dev/livemend/trust"
 )
 
-// TestEveryFlippedBitAndEveryCut changes each bit of each signed document and
-// cuts each at every length. The reader must refuse, or read the very content
+// TestEveryFlippedBitAndEveryCut changes each bit of each signed document (of
+// the bundle, which is those again, every seventh) and cuts each at every length. The reader must refuse, or read the very content
 // that was signed (a change of a signature beyond the threshold, for example).
 func TestEveryFlippedBitAndEveryCut(t *testing.T) {
 	w := newWorld()
 	w.roots[0].signers = keys("r1", "r2") // exactly the threshold
 	w.link()
-	fresh := func() *trust.Trusted {
-		trusted, err := trust.NewTrusted(w.roots[0].signed(), trust.Ed25519())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return trusted
+	start, err := trust.NewTrusted(w.roots[0].signed(), trust.Ed25519())
+	if err != nil {
+		t.Fatal(err)
 	}
-	rootAt := fresh()
 	director := directorRoot(t)
 	directorBytes := sign(directorDoc(1, roleKeys{keys("d1", "d2", "d3"), 2}, roleKeys{keys("dir"), 1}), keys("d1", "d3")...)
 	m := manifest()
@@ -40,11 +36,12 @@ func TestEveryFlippedBitAndEveryCut(t *testing.T) {
 			return err == nil
 		}},
 		"timestamp": {w.timestamp.signed(), func(b []byte) bool {
-			_, err := fresh().UpdateTimestamp(b, now)
+			next := *start
+			_, err := next.UpdateTimestamp(b, now)
 			return err == nil
 		}},
 		"targets": {w.targets.signed(), func(b []byte) bool {
-			next := *rootAt
+			next := *start
 			return next.RecallTargets(b) == nil
 		}},
 		"manifest": {sign(m.Value(), newKey("dir")), func(b []byte) bool {
@@ -71,14 +68,18 @@ func TestEveryFlippedBitAndEveryCut(t *testing.T) {
 			}
 			want := signedPart(t, d.b)
 			changed := bytes.Clone(d.b)
-			for bit := range 8 * len(d.b) {
+			step := 1
+			if name == "bundle" {
+				step = 7 // meets each of the eight positions in turn
+			}
+			for bit := 0; bit < 8*len(d.b); bit += step {
 				changed[bit/8] ^= 1 << (bit % 8)
 				if d.accept(changed) && !bytes.Equal(signedPart(t, changed), want) {
 					t.Errorf("bit %d flipped: accepted with other content", bit)
 				}
 				changed[bit/8] = d.b[bit/8]
 			}
-			for n := range d.b {
+			for n := 0; n < len(d.b); n += step {
 				if d.accept(d.b[:n]) {
 					t.Errorf("the first %d bytes are accepted", n)
 				}
