@@ -1,0 +1,272 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"livemend.dev/livemend/agent/localfiles"
+	"livemend.dev/livemend/agent/policy"
+	"livemend.dev/livemend/agent/state"
+	"livemend.dev/livemend/agent/userspace"
+	"livemend.dev/livemend/patch"
+	"livemend.dev/livemend/trust"
+	"livemend.dev/livemend/wire"
+)
+
+// evidence is everything that a verification of an admitted patch depends on.
+type evidence struct {
+	artifact, manifest, targets string
+	director, portal            int64 // versions of the roots
+}
+
+// standing is the truth about one admitted patch.
+type standing struct {
+	record state.Patch
+	count  counts
+}
+
+// Round verifies every admitted patch again, applies it to processes that lack
+// it, takes off what is being reverted or what the local policy has come to
+// deny, and writes the local files. A patch that does not verify stays as it
+// is in running processes and goes into no new one. Call it at start and then
+// regularly; it needs no network. It returns what was wrong, after doing the
+// rest.
+func (x *Executor) Round(ctx context.Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	allowed, policyErr := policy.Load(x.PolicyPath)
+	errs := policyErr
+	for _, record := range x.Store.Patches() {
+		if policyErr == nil && allowed.AllowsPatch(record.Path, record.BuildID) != nil && record.Phase != state.Reverting {
+			x.Log("the local policy denies " + record.Path + ": taking it off")
+			record.Phase, record.Previous = state.Reverting, nil
+			if err := x.Store.SetPatch(record); err != nil {
+				return errors.Join(errs, err)
+			}
+		}
+		if err := x.keep(ctx, record, policyErr == nil); err != nil {
+			errs = errors.Join(errs, errors.New(record.Path+": "+err.Error()))
+		}
+		if ctx.Err() != nil {
+			return errors.Join(errs, ctx.Err())
+		}
+	}
+	x.measure(ctx)
+	return errors.Join(errs, x.publish())
+}
+
+// keep brings the processes to what the record says.
+func (x *Executor) keep(ctx context.Context, record state.Patch, mayApply bool) error {
+	switch {
+	case record.Phase == state.Reverting:
+		live, err := x.stored(record)
+		if err != nil {
+			return err
+		}
+		results, err := x.Engine.Revert(ctx, live)
+		if err != nil {
+			return err
+		}
+		if n := count(results); n.live == 0 && n.stuck == 0 {
+			x.Log(record.Path + " is off every process")
+			return x.Store.RemovePatch(record.BuildID)
+		}
+	case record.Phase == state.Applied && mayApply:
+		live, err := x.recheck(record)
+		if err != nil {
+			return err
+		}
+		results, err := x.Engine.Status(ctx, live)
+		if err != nil || count(results).others == 0 {
+			return err
+		}
+		before := count(results).live
+		if results, err = x.Engine.Apply(ctx, live); err != nil {
+			return err
+		}
+		if after := count(results).live; after > before {
+			x.Log(record.Path + ": applied to " + strconv.FormatInt(after-before, 10) + " more processes")
+		}
+	}
+	return nil
+}
+
+// recheck verifies an admitted patch from what is stored, expiry ignored: the
+// director's order for this system, the portal's entry, and their agreement.
+func (x *Executor) recheck(record state.Patch) (userspace.Patch, error) {
+	director, err := x.directorRoot()
+	if err != nil {
+		return userspace.Patch{}, err
+	}
+	cache, err := x.cache()
+	if err != nil {
+		return userspace.Patch{}, err
+	}
+	rootBytes, err := cache.Load("root.json")
+	if err != nil {
+		return userspace.Patch{}, err
+	}
+	portal, err := trust.NewTrusted(rootBytes, trust.Ed25519())
+	if err != nil {
+		return userspace.Patch{}, err
+	}
+	key := evidence{record.Artifact, record.Manifest, record.Targets, director.Version, portal.Root().Version}
+	if live, ok := x.verified[key]; ok {
+		return live, nil
+	}
+	live, err := x.verifyAgain(record, director, portal)
+	if err == nil {
+		x.rememberAs(key, live)
+	}
+	return live, err
+}
+
+func (x *Executor) verifyAgain(record state.Patch, director *trust.DirectorRoot, portal *trust.Trusted) (live userspace.Patch, err error) {
+	var artifact, manifest, targets []byte
+	for name, b := range map[string]*[]byte{record.Artifact: &artifact, record.Manifest: &manifest, record.Targets: &targets} {
+		if *b, err = x.Store.Object(name); err != nil {
+			return live, err
+		}
+	}
+	keys, err := x.Store.Keys()
+	if err != nil {
+		return live, err
+	}
+	enrolled, err := x.Store.Enrolment()
+	if err != nil {
+		return live, err
+	}
+	m, err := trust.RecallManifest(manifest, director, trust.Identity{SystemID: enrolled.SystemID, KeyHash: trust.HashKey(keys.IdentityPublic())})
+	if err != nil {
+		return live, err
+	}
+	if err := portal.RecallTargets(targets); err != nil {
+		return live, err
+	}
+	target, err := portal.Target(m.Path)
+	if err != nil {
+		return live, err
+	}
+	md, err := patch.ParseCustom(target.Custom)
+	if err != nil {
+		return live, err
+	}
+	if err := trust.Agree(m, target, md); err != nil {
+		return live, err
+	}
+	if m.SHA256 != record.Artifact || m.BuildID != record.BuildID || m.Path != record.Path {
+		return live, &trust.Refusal{What: "the agent's record of " + record.Path, Err: trust.ErrDisagree}
+	}
+	return decode(artifact, m.SHA256, m.BuildID, m.Level)
+}
+
+// stored returns an admitted patch without asking whether it would be admitted
+// today: enough for taking it off and for looking.
+func (x *Executor) stored(record state.Patch) (userspace.Patch, error) {
+	artifact, err := x.Store.Object(record.Artifact)
+	if err != nil {
+		return userspace.Patch{}, err
+	}
+	return decode(artifact, record.Artifact, record.BuildID, record.Level)
+}
+
+// directorRoot returns the director root in force.
+func (x *Executor) directorRoot() (*trust.DirectorRoot, error) {
+	b, err := x.Store.Trusted(state.DirectorRoot)
+	if err != nil {
+		return nil, err
+	}
+	return trust.ParseDirectorRoot(b, trust.Ed25519())
+}
+
+// renewEvidence lets admitted patches rest on the newest metadata that still
+// names them, so that they survive a change of the portal's keys and old
+// metadata need not be kept.
+func (x *Executor) renewEvidence(trusted *trust.Trusted, targets []byte) error {
+	var name string
+	for _, record := range x.Store.Patches() {
+		t, err := trusted.Target(record.Path)
+		if err != nil || t.SHA256 != record.Artifact {
+			continue // withdrawn or replaced: what was admitted stays, on its old evidence
+		}
+		if name == "" {
+			if name, err = x.Store.PutObject(targets); err != nil {
+				return err
+			}
+		}
+		if record.Targets == name {
+			continue
+		}
+		record.Targets = name
+		if err := x.Store.SetPatch(record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *Executor) rememberAs(key evidence, live userspace.Patch) {
+	if x.verified == nil || len(x.verified) > 2*len(x.Store.Patches())+8 {
+		x.verified = map[evidence]userspace.Patch{} // forget what is not in force any more
+	}
+	x.verified[key] = live
+}
+
+// measure asks the processes what is true for every admitted patch.
+func (x *Executor) measure(ctx context.Context) {
+	x.truth = nil
+	for _, record := range x.Store.Patches() {
+		s := standing{record: record}
+		live, err := x.stored(record)
+		if err == nil {
+			var results []userspace.Result
+			if results, err = x.Engine.Status(ctx, live); err == nil {
+				s.count = count(results)
+			}
+		}
+		if err != nil {
+			s.count = counts{others: 1} // unknown is not covered
+			x.Log("the state of " + record.Path + " cannot be told: " + err.Error())
+		}
+		x.truth = append(x.truth, s)
+	}
+}
+
+// publish writes the local files from the last measurement.
+func (x *Executor) publish() error {
+	t := localfiles.Truth{BootID: x.BootID, Time: x.Now()}
+	if e, err := x.Store.Enrolment(); err == nil {
+		t.SystemID = e.SystemID
+	}
+	for _, s := range x.truth {
+		t.Patches = append(t.Patches, s.local())
+	}
+	return localfiles.Write(x.RunDir, t)
+}
+
+func (s standing) local() localfiles.Patch {
+	return localfiles.Patch{
+		Path: s.record.Path, SHA256: s.record.Artifact, BuildID: s.record.BuildID, Level: s.record.Level,
+		Phase: string(s.record.Phase), Patched: s.count.live, Others: s.count.others, CVEs: s.record.CVEs,
+	}
+}
+
+// Applied returns what the last measurement found in force.
+func (x *Executor) Applied() []wire.Applied {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.applied()
+}
+
+func (x *Executor) applied() []wire.Applied {
+	var out []wire.Applied
+	for _, s := range x.truth {
+		a := wire.Applied{Path: s.record.Path, SHA256: s.record.Artifact, Level: s.record.Level, Processes: s.count.live}
+		if s.local().Holds() {
+			a.CVEs = s.record.CVEs
+		}
+		out = append(out, a)
+	}
+	return out
+}
