@@ -22,7 +22,7 @@ const (
 // retryFirst and retryMost bound the pause between two attempts at a busy process.
 const (
 	retryFirst = 2 * time.Millisecond
-	retryMost  = 200 * time.Millisecond
+	retryMost  = 50 * time.Millisecond
 )
 
 // job is the work on one process. Attempts are independent of each other: each
@@ -56,7 +56,7 @@ func (j *job) run(ctx context.Context, what action) Result {
 		if !r.again || time.Now().Add(pause).After(deadline) || !wait(ctx, pause) {
 			break
 		}
-		pause = min(2*pause, retryMost)
+		pause = min(pause+pause/2, retryMost)
 	}
 	if o := r.result.Outcome; what == doApply && j.mapped != 0 && o != Patched && o != Ended {
 		j.clean(ctx)

@@ -1,0 +1,491 @@
+package userspace
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// waitFor polls until the condition holds.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		runtime.Gosched()
+	}
+}
+
+// peek reads the program's memory.
+func peek(t *testing.T, h *host, at uint64, n int) []byte {
+	t.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mem", h.pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, n)
+	if _, err := f.ReadAt(b, int64(at)); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// poke writes the program's memory.
+func poke(t *testing.T, h *host, at uint64, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", h.pid()), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(b, int64(at)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// libraryBias returns where the program has the library.
+func libraryBias(t *testing.T, h *host) uint64 {
+	t.Helper()
+	return targetOf(t, h.pid()).bias
+}
+
+// targetOf locates the library in a process.
+func targetOf(t *testing.T, pid int) *target {
+	t.Helper()
+	l, err := look(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := pin(Process{PID: pid, Start: l.start})
+	l.close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	tg, err := testEngine().locate(p, buildID(t, libPath), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tg
+}
+
+// countStates counts the images in the program.
+func countStates(h *host) int {
+	cs, err := targetOf(h.t, h.pid()).carriers(buildID(h.t, libPath))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return len(cs)
+}
+
+// No system call of the program ends with EINTR because it was stopped.
+func TestSyscallRestart(t *testing.T) {
+	for _, kind := range []string{"poll", "sem"} {
+		t.Run(kind, func(t *testing.T) {
+			h := startHost(t)
+			e := testEngine()
+			p := makePatch(t, libPath, 1, all(100))
+			h.want(kind+" 4", "ok")
+			waitFor(t, "the threads to wait", func() bool { return h.ask("waits") == "4" })
+			settle(t, h)
+			for range 20 {
+				h.do(e.Apply, p, Patched)
+				h.do(e.Revert, p, Reverted)
+			}
+			h.want("eintr", "0")
+			h.want("waits", "4")
+		})
+	}
+}
+
+// settle waits until all threads of the program but the first sleep.
+func settle(t *testing.T, h *host) {
+	t.Helper()
+	waitFor(t, "all threads to sleep", func() bool {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", h.pid()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				return false
+			}
+			if s := string(text); !strings.HasPrefix(s[strings.LastIndexByte(s, ')')+1:], " S") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// Signals that arrive in the middle of it all get to their handlers, each one.
+func TestSignalsSurvive(t *testing.T) {
+	h := startHost(t)
+	e := testEngine()
+	p := makePatch(t, libPath, 1, all(100))
+	h.want("catch 34", "ok") // a real-time signal queues
+	h.want("spin 2", "ok")
+	stop, sent := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-stop:
+				sent <- n
+				return
+			default:
+				if n < 2000 && syscall.Kill(h.pid(), 34) == nil {
+					n++
+				}
+			}
+		}
+	}()
+	for range 20 {
+		h.do(e.Apply, p, Patched)
+		h.do(e.Revert, p, Reverted)
+	}
+	close(stop)
+	n := <-sent
+	waitFor(t, "all signals", func() bool { return h.ask("signals") == strconv.Itoa(n) })
+}
+
+// Nothing that the program had set for signals changes.
+func TestSignalDispositions(t *testing.T) {
+	h := startHost(t)
+	e := testEngine()
+	p := makePatch(t, libPath, 1, all(100))
+	h.want("ignore 5", "ok") // SIGTRAP
+	h.want("ignore 31", "ok")
+	h.do(e.Apply, p, Patched)
+	h.do(e.Revert, p, Reverted)
+	h.want("ignored 5", "1")
+	h.want("ignored 31", "1")
+}
+
+// A filter that kills on mmap is suspended for our calls and works afterwards.
+func TestSeccompFilter(t *testing.T) {
+	h := startHost(t)
+	e := testEngine()
+	p := makePatch(t, libPath, 1, all(100))
+	h.want("filter", "ok")
+	h.do(e.Apply, p, Patched)
+	h.want("f1 1", "101")
+	// The filter is still there: a new thread needs a stack by mmap.
+	if _, err := io.WriteString(h.in, "sleep 1\n"); err != nil {
+		t.Fatal(err)
+	}
+	err := h.cmd.Wait()
+	if ee, ok := err.(*exec.ExitError); !ok || ee.Sys().(syscall.WaitStatus).Signal() != syscall.SIGSYS {
+		t.Errorf("the program ended with %v, want it killed by its filter", err)
+	}
+}
+
+func TestMDWE(t *testing.T) {
+	h := startHost(t)
+	if got := h.ask("mdwe"); got != "ok" {
+		t.Skipf("this kernel has no PR_SET_MDWE: %s", got)
+	}
+	p := makePatch(t, libPath, 1, all(100))
+	h.do(testEngine().Apply, p, Patched)
+	h.want("f1 1", "101")
+}
+
+func TestNotDumpable(t *testing.T) {
+	h := startHost(t)
+	h.want("undump", "ok")
+	p := makePatch(t, libPath, 1, all(100))
+	h.do(testEngine().Apply, p, Patched)
+	h.want("f1 1", "101")
+}
+
+// copyTree puts program, library and what they need into a folder.
+func copyTree(t *testing.T, dir string) {
+	t.Helper()
+	files := map[string]string{"/host": hostPath, "/libtarget.so": libPath}
+	for _, f := range []string{"/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6"} {
+		files[f] = f
+	}
+	for to, from := range files {
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to = filepath.Join(dir, to)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The file is gone, as after an upgrade of its package.
+func TestDeletedLibrary(t *testing.T) {
+	dir := t.TempDir()
+	copyTree(t, dir)
+	h := startProgram(t, exec.Command(filepath.Join(dir, "host")))
+	if err := os.Remove(filepath.Join(dir, "libtarget.so")); err != nil {
+		t.Fatal(err)
+	}
+	p := makePatch(t, libPath, 1, all(100))
+	h.do(testEngine().Apply, p, Patched)
+	h.want("f1 1", "101")
+}
+
+// The program lives in another root, with other mounts, users and process
+// numbers than the engine.
+func TestOtherRootAndNamespaces(t *testing.T) {
+	dir := t.TempDir()
+	copyTree(t, dir)
+	for _, test := range []struct {
+		name string
+		attr syscall.SysProcAttr
+	}{
+		{"chroot", syscall.SysProcAttr{Chroot: dir}},
+		{"mount namespace", syscall.SysProcAttr{Chroot: dir, Cloneflags: syscall.CLONE_NEWNS}},
+		{"pid and user namespace", syscall.SysProcAttr{Chroot: dir,
+			Cloneflags:  syscall.CLONE_NEWNS | syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 65534, Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 65534, Size: 1}}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("/host")
+			cmd.SysProcAttr, cmd.Dir = &test.attr, "/"
+			cmd.Env = []string{"LD_LIBRARY_PATH=/"}
+			h := startProgram(t, cmd)
+			p := makePatch(t, libPath, 1, all(100))
+			e := testEngine()
+			h.do(e.Apply, p, Patched)
+			h.want("f1 1", "101")
+			h.do(e.Revert, p, Reverted)
+			h.want("f1 1", "2")
+		})
+	}
+}
+
+// Another library, with the same functions under the same name, is not touched.
+func TestWrongBuildID(t *testing.T) {
+	h := startHost(t)
+	other := filepath.Join(t.TempDir(), "libtarget.so")
+	if err := compile(other, "testdata/lib.c", "-shared", "-fPIC", "-DOTHER=1", "-Wl,-soname,other"); err != nil {
+		t.Fatal(err)
+	}
+	p := makePatch(t, other, 1, all(100))
+	results, err := testEngine().Apply(context.Background(), p)
+	if err != nil || len(results) != 0 {
+		t.Errorf("results %+v, error %v; want none", results, err)
+	}
+	h.want("f1 1", "2")
+}
+
+// Code that is not what the patch was built for is refused, wherever in the
+// function it differs, and no function is changed.
+func TestOldBytesDiffer(t *testing.T) {
+	for _, off := range []uint64{0, 6} {
+		t.Run(strconv.Itoa(int(off)), func(t *testing.T) {
+			h := startHost(t)
+			p := makePatch(t, libPath, 1, all(100))
+			before := len(h.maps())
+			at := libraryBias(t, h) + p.File.Hunks[7].Off + off
+			poke(t, h, at, []byte{0x90})
+			r := h.do(testEngine().Apply, p, Failed)
+			if !strings.Contains(r.Reason, p.File.Hunks[7].Name) {
+				t.Errorf("reason %q, want the function named", r.Reason)
+			}
+			h.want("f1 1", "2")
+			if n := len(h.maps()); n != before {
+				t.Errorf("%d mappings, %d before", n, before)
+			}
+		})
+	}
+	t.Run("hash", func(t *testing.T) {
+		h := startHost(t)
+		p := makePatch(t, libPath, 1, all(100))
+		p.File.Hunks[3].OldHash = sha256.Sum256([]byte("another function"))
+		h.do(testEngine().Apply, p, Failed)
+		h.want("f1 1", "2")
+	})
+}
+
+// Undo leaves alone what is not ours any more.
+func TestRevertWithForeignJump(t *testing.T) {
+	h := startHost(t)
+	e := testEngine()
+	p := makePatch(t, libPath, 1, all(100))
+	h.do(e.Apply, p, Patched)
+	at := libraryBias(t, h) + p.File.Hunks[2].Off
+	poke(t, h, at, []byte{0xcc})
+	h.do(e.Revert, p, Failed)
+	h.want("f1 1", "101")
+	if got := peek(t, h, at, 1); got[0] != 0xcc {
+		t.Errorf("the foreign byte became %x", got)
+	}
+}
+
+func TestAlreadyTraced(t *testing.T) {
+	h := startHost(t)
+	p := makePatch(t, libPath, 1, all(100))
+	release := make(chan struct{})
+	seized := make(chan error)
+	done := onThread(func() error {
+		_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(h.pid()), 0, 0, 0, 0)
+		seized <- map[bool]error{false: e}[e == 0]
+		<-release
+		return nil
+	})
+	if err := <-seized; err != nil {
+		t.Fatal(err)
+	}
+	r := h.do(testEngine().Apply, p, Skipped)
+	if !strings.Contains(r.Reason, "trace") {
+		t.Errorf("reason %q, want that it is traced", r.Reason)
+	}
+	h.want("f1 1", "2")
+	close(release)
+	<-done
+	waitFor(t, "the other tracer to be gone", func() bool {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.pid()))
+		return err == nil && strings.Contains(string(text), "TracerPid:\t0\n")
+	})
+	h.do(testEngine().Apply, p, Patched)
+}
+
+func TestSelfIsSkipped(t *testing.T) {
+	j := job{engine: testEngine(), patch: makePatch(t, libPath, 1, all(1)), proc: Process{PID: os.Getpid()}}
+	if r := j.run(context.Background(), doApply); r.Outcome != Skipped {
+		t.Errorf("%+v, want skipped", r)
+	}
+}
+
+// A stopped process takes the patch, stays stopped, and its parent sees nothing.
+func TestStoppedProcess(t *testing.T) {
+	h := startHost(t)
+	h.want("sleep 2", "ok")
+	if err := syscall.Kill(h.pid(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	state := func() string {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.pid()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := string(text)
+		return s[strings.LastIndexByte(s, ')')+2:][:1]
+	}
+	waitFor(t, "the stop", func() bool { return state() == "T" })
+	e := testEngine()
+	p := makePatch(t, libPath, 1, all(100))
+	h.do(e.Apply, p, Patched)
+	waitFor(t, "the stop to last", func() bool { return state() == "T" })
+	if err := syscall.Kill(h.pid(), syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	h.want("f1 1", "101")
+}
+
+// The program's first thread has ended; the others go on.
+func TestFirstThreadEnded(t *testing.T) {
+	h := startHost(t)
+	e := testEngine()
+	p := makePatch(t, libPath, 1, all(100))
+	h.want("call 2", "ok")
+	h.want("mainexit", "ok")
+	waitFor(t, "the first thread's end", func() bool {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/stat", h.pid(), h.pid()))
+		return err == nil && strings.Contains(string(text), ") Z ")
+	})
+	results, err := e.Apply(context.Background(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The kernel shows the mappings of such a process by its first thread only.
+	for _, r := range results {
+		if r.PID == h.pid() && r.Outcome != Patched {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// Processes that end or start another program at any moment leave no error
+// behind that is not theirs.
+func TestProcessEndsMeanwhile(t *testing.T) {
+	e := testEngine()
+	p := makePatch(t, libPath, 1, all(100))
+	for i := range 20 {
+		h := startHost(t)
+		h.want("call 2", "ok")
+		l, err := look(h.pid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.close()
+		proc := Process{PID: h.pid(), Start: l.start}
+		done := make(chan Result)
+		go func() {
+			j := job{engine: e, patch: p, proc: proc}
+			done <- j.run(context.Background(), doApply)
+		}()
+		for range i * 40 {
+			runtime.Gosched()
+		}
+		if i%2 == 0 {
+			if err := h.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		} else if _, err := io.WriteString(h.in, "exec\n"); err != nil {
+			t.Fatal(err)
+		}
+		if r := <-done; r.Outcome != Patched && r.Outcome != Ended {
+			t.Errorf("round %d: %+v, want patched or ended", i, r)
+		}
+		h.end()
+	}
+}
+
+// Between vfork and exec two processes have one memory.
+func TestSharedMemory(t *testing.T) {
+	h := startHost(t)
+	e := New(Options{Watch: -1, StopWait: 20 * time.Millisecond, Patience: 50 * time.Millisecond})
+	p := makePatch(t, libPath, 1, all(100))
+	h.want("vfork 1", "ok")
+	var results []Result
+	waitFor(t, "the child", func() bool {
+		var err error
+		if results, err = e.Status(context.Background(), p); err != nil {
+			t.Fatal(err)
+		}
+		return len(results) == 2
+	})
+	results, err := e.Apply(context.Background(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range results {
+		if r.Outcome != Failed || !strings.Contains(r.Reason, "shares its memory") {
+			t.Errorf("%+v, want it refused as shared", r)
+		}
+	}
+	h.want("f1 1", "2")
+	h.want("release", "ok")
+	h.do(testEngine().Apply, p, Patched)
+	h.want("f1 1", "101")
+}
