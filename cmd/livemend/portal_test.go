@@ -28,6 +28,7 @@ func run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	var out, problems bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // the race detector sleeps a second at the end otherwise
 	cmd.Stdout, cmd.Stderr = &out, &problems
 	err := cmd.Run()
 	if err != nil {
@@ -51,6 +52,7 @@ func start(t *testing.T, args ...string) (url string, stop func()) {
 	t.Helper()
 	var problems bytes.Buffer
 	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = &problems
 	out, err := cmd.StdoutPipe()
 	if err != nil {
