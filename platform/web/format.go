@@ -247,14 +247,10 @@ func orText(s, other string) string {
 
 // stageName is what a stage of a job is called.
 func stageName(i, of int) string {
-	switch {
-	case of == 1:
+	if of == 1 {
 		return "All at once"
-	case i == 0:
-		return "Stage 1: first"
-	default:
-		return "Stage " + strconv.Itoa(i+1) + ": then"
 	}
+	return "Stage " + strconv.Itoa(i+1) + " of " + strconv.Itoa(of)
 }
 
 // allServers names every server of the organisation.

@@ -32,6 +32,15 @@ func (o overviewView) severityParts() []part {
 	return parts
 }
 
+// most is the largest of the severity parts: the full length of their bars.
+func (o overviewView) most() int {
+	most := 0
+	for _, p := range o.severityParts() {
+		most = max(most, p.count)
+	}
+	return most
+}
+
 func (s *site) overview(v *visit) error {
 	numbers, err := s.svc.Overview(v.context(), v.who)
 	if err != nil {

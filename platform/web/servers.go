@@ -60,6 +60,7 @@ var serverTabs = []struct{ key, word string }{
 	{"findings", "Scanner findings"},
 	{"tasks", "Tasks"},
 	{"events", "Events"},
+	{"facts", "Facts"},
 }
 
 // count is how many entries a tab has.

@@ -99,6 +99,11 @@
     if (event.target.matches('input[data-pick-all], input[name="pick"]')) picked(form);
   });
 
+  const pickedNow = () => document.querySelectorAll("form#picked").forEach(picked);
+  pickedNow();
+  document.addEventListener("htmx:after:swap", pickedNow);
+  addEventListener("pageshow", pickedNow);
+
   // The mark of a page that updates by itself: on, or lost and trying again.
   const mark = (event, state) => {
     const place = event.target.closest("[data-live]");
