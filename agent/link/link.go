@@ -7,7 +7,6 @@ package link
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -19,6 +18,7 @@ import (
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/channel"
 	"livemend.dev/livemend/channel/slim"
+	"livemend.dev/livemend/internal/entropy"
 	"livemend.dev/livemend/trust"
 	"livemend.dev/livemend/wire"
 )
@@ -132,7 +132,7 @@ func (a *Agent) connections(ctx context.Context, snapshots *board) {
 // jitter returns a random time between half of d and d.
 func jitter(d time.Duration) time.Duration {
 	var b [8]byte
-	if _, err := rand.Read(b[:]); err != nil {
+	if err := entropy.Read(b[:]); err != nil {
 		return d
 	}
 	return d/2 + time.Duration(binary.LittleEndian.Uint64(b[:])%uint64(d/2+1))

@@ -2,12 +2,12 @@ package state
 
 import (
 	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 
 	"livemend.dev/livemend/channel"
 	"livemend.dev/livemend/channel/slim"
 	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/internal/entropy"
 	"livemend.dev/livemend/wire"
 )
 
@@ -53,10 +53,10 @@ func (s *Store) MakeKeys() (Keys, error) {
 	}
 	var k Keys
 	seed := make([]byte, ed25519.SeedSize)
-	if _, err := rand.Read(seed); err != nil {
+	if err := entropy.Read(seed); err != nil {
 		return Keys{}, err
 	}
-	if _, err := rand.Read(k.Channel[:]); err != nil {
+	if err := entropy.Read(k.Channel[:]); err != nil {
 		return Keys{}, err
 	}
 	k.Identity = ed25519.NewKeyFromSeed(seed)

@@ -10,7 +10,6 @@ package slim
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"errors"
 	"io"
 	"net"
@@ -18,6 +17,7 @@ import (
 
 	"livemend.dev/livemend/channel"
 	"livemend.dev/livemend/channel/http1"
+	"livemend.dev/livemend/internal/entropy"
 )
 
 // MaxServers bounds how many server keys Dial tries.
@@ -89,7 +89,7 @@ func dial(ctx context.Context, at http1.Server, private, server [keySize]byte) (
 // followed by the confirmation of package channel.
 func handshake(raw net.Conn, r *bufio.Reader, private, server [keySize]byte) (*channel.Conn, error) {
 	var ephemeral [keySize]byte
-	if _, err := rand.Read(ephemeral[:]); err != nil {
+	if err := entropy.Read(ephemeral[:]); err != nil {
 		return nil, err
 	}
 	i, first, err := initiate(private, ephemeral, server)

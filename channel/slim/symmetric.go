@@ -2,11 +2,9 @@ package slim
 
 import (
 	"crypto/cipher"
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"hash"
 	"math"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -137,10 +135,24 @@ func derive(chain [32]byte, input []byte) (first, second [32]byte) {
 	return first, second
 }
 
+// mac is HMAC-SHA-256 with a key of at most one block. Package crypto/hmac would
+// bring all the hashes that it knows.
 func mac(out, key []byte, parts ...[]byte) {
-	var h hash.Hash = hmac.New(sha256.New, key)
+	var inner, outer [sha256.BlockSize]byte
+	copy(inner[:], key)
+	copy(outer[:], key)
+	for i := range inner {
+		inner[i] ^= 0x36
+		outer[i] ^= 0x5c
+	}
+	h := sha256.New()
+	h.Write(inner[:])
 	for _, p := range parts {
 		h.Write(p)
 	}
+	sum := h.Sum(nil)
+	h.Reset()
+	h.Write(outer[:])
+	h.Write(sum)
 	h.Sum(out)
 }
