@@ -656,7 +656,7 @@ func vulnerabilityTable(l vulnerabilitiesView) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 60, "Plan live patches for the picked ones</button> <span class=\"muted small\">Shows what would happen. Nothing is changed yet.</span></form>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 60, "Plan for the picked ones</button> <span class=\"muted small\">Shows what would happen. Nothing is changed yet.</span></form>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
