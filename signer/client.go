@@ -17,7 +17,7 @@ const (
 	closeTime = 5 * time.Second  // for ending by itself after its input was closed
 	// restartPause is the least time between two starts, so that a child that
 	// dies at once does not keep a processor busy.
-	restartPause = time.Second
+	restartPause = 250 * time.Millisecond
 )
 
 // Client is the parent's end: it starts the child, and starts it again when it
@@ -126,8 +126,8 @@ func (k *Key) Public() trust.PublicKey { return k.public }
 
 // Sign asks the child to sign message, which must be the canonical form of a
 // document of the child's role. The error wraps ErrRefused when the child
-// refuses it, and ErrGone when the child died; then nothing was signed that
-// anybody has, and asking again is safe.
+// refuses it, and ErrGone when the child died over it twice; nothing was signed
+// that anybody has, and asking again is safe.
 func (k *Key) Sign(ctx context.Context, message []byte) ([]byte, error) {
 	a, err := k.client.ask(ctx, request{Key: k.public.Public, Message: message})
 	if err != nil {
@@ -169,31 +169,47 @@ func (c *Client) ask(ctx context.Context, req request) (answer, error) {
 	}
 }
 
-// exchange asks a living child. The caller has the turn.
+// exchange asks a living child, and a second one when the first dies over it:
+// signing twice does no harm. The caller has the turn.
 func (c *Client) exchange(ctx context.Context, req request) (answer, error) {
+	var err error
+	for range 2 {
+		if err = c.revive(ctx); err != nil {
+			return answer{}, err
+		}
+		var a answer
+		if a, err = c.child.ask(ctx, req); err == nil {
+			return a, nil
+		}
+		// Its next answer could belong to this question.
+		c.bury()
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return answer{}, fmt.Errorf("%w: %w", ErrGone, err)
+}
+
+// revive makes sure that there is a child, as far as one can know.
+func (c *Client) revive(ctx context.Context) error {
 	if c.closed {
-		return answer{}, ErrClosed
+		return ErrClosed
 	}
 	if c.child != nil && c.child.dead() {
 		c.bury()
 	}
-	if c.child == nil {
-		keys, err := c.startChild(ctx)
-		if err != nil {
-			return answer{}, err
-		}
-		if !slices.EqualFunc(keys, c.keys, func(a trust.PublicKey, b *Key) bool { return a == b.public }) {
-			c.bury()
-			return answer{}, fmt.Errorf("%w: it came back with other keys", ErrConfig)
-		}
+	if c.child != nil {
+		return nil
 	}
-	a, err := c.child.ask(ctx, req)
+	keys, err := c.startChild(ctx)
 	if err != nil {
-		// Its next answer could belong to this question.
-		c.bury()
-		return answer{}, fmt.Errorf("%w: %w", ErrGone, err)
+		return err
 	}
-	return a, nil
+	if !slices.EqualFunc(keys, c.keys, func(a trust.PublicKey, b *Key) bool { return a == b.public }) {
+		c.bury()
+		return fmt.Errorf("%w: it came back with other keys", ErrConfig)
+	}
+	return nil
 }
 
 // bury ends the child and forgets it. The caller has the turn.

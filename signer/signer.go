@@ -34,7 +34,7 @@ const (
 // Errors with a documented meaning.
 var (
 	ErrRefused = errors.New("the signer refused to sign")                          // outside its role or over its limits
-	ErrGone    = errors.New("the signer process ended; it is started again")       // ask again
+	ErrGone    = errors.New("the signer process ended; ask again")                 // ask again
 	ErrClosed  = errors.New("the signer was closed")                               // nothing will be signed any more
 	ErrConfig  = errors.New("the signer can not start with this configuration")    // wrong role, keys or limits
 	errFrame   = errors.New("the other side of the signer's pipe broke the rules") // never with this package on both sides
