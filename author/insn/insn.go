@@ -73,8 +73,9 @@ func Decode(code []byte) ([]Inst, error) {
 		}
 		in, err := x86asm.Decode(rest, 64)
 		// VEX and EVEX encodings are only partly known to x86asm: their
-		// relative operands are not reported, so they count as unknown.
-		if err != nil || in.Op == 0 || in.Len <= 0 || in.Len > len(rest) || vex(rest[0]) {
+		// relative operands are not reported, so they count as unknown, like
+		// jumps of 16 bits, which no compiler makes.
+		if err != nil || in.Op == 0 || in.Len <= 0 || in.Len > len(rest) || vex(rest[0]) || in.PCRel == 2 {
 			return list, &UnknownError{Off: off}
 		}
 		i := Inst{Off: off, Len: in.Len, Op: int(in.Op), Rel: in.PCRel, RelOff: off + in.PCRelOff}

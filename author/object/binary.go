@@ -46,14 +46,15 @@ type Slot struct {
 
 // Named is a defined symbol with the source file that the table lists it under.
 type Named struct {
-	Name   string // without a version
-	Old    bool   // the name has a version that is not the default one
-	File   string // of local symbols
-	Group  int    // number of the file's entry in the table; 0 for global symbols
-	Addr   uint64
-	Size   uint64
-	Type   elf.SymType
-	Global bool
+	Name    string // without a version
+	Version string // or empty
+	Default bool   // the version is the one that plain names mean
+	File    string // of local symbols
+	Group   int    // number of the file's entry in the table; 0 for global symbols
+	Addr    uint64
+	Size    uint64
+	Type    elf.SymType
+	Global  bool
 }
 
 type segment struct {
@@ -208,8 +209,8 @@ func (b *Binary) readNames(f *elf.File) error {
 		if !n.Global {
 			n.File, n.Group = file, group
 		}
-		_, version, _ := strings.Cut(s.Name, "@")
-		n.Old = version != "" && version[0] != '@'
+		_, n.Version, _ = strings.Cut(s.Name, "@")
+		n.Version, n.Default = strings.CutPrefix(n.Version, "@")
 		b.Named = append(b.Named, n)
 	}
 	slices.SortStableFunc(b.Named, func(x, y Named) int {

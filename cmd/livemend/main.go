@@ -16,6 +16,7 @@ type commands struct {
 	Repo     repoCommand     `cmd:"" help:"Keys and documents of a patch repository."`
 	Director directorCommand `cmd:"" help:"Keys and root of a director."`
 	Portal   portalCommand   `cmd:"" help:"The patch vendor's service."`
+	Patch    patchCommand    `cmd:"" help:"Build, look at and publish live patches."`
 	Content  contentCommand  `cmd:"" help:"Content for scanners."`
 	Signer   signerCommand   `cmd:"" hidden:"" help:"Sign for the parent process (started by portal and platform)."`
 }
