@@ -4,6 +4,7 @@
 set -eu
 
 binary=$1 version=$2 arch=$3 out=$4
+from=$PWD
 here=$(cd -- "$(dirname -- "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -41,6 +42,31 @@ CONTROL
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1767225600}
 export SOURCE_DATE_EPOCH
 find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+
+# dpkg-deb knows what goes into a package, but its xz knows no filter for
+# machine code, which saves 5 % here; so let it pack without compression, and
+# put its two archives into a package as deb(5) describes it.
+dpkg-deb --root-owner-group -Znone --build "$root" "$work/plain.deb" >/dev/null
+case $arch in
+amd64) filter=--x86 ;;
+*) filter= ;;
+esac
+cd "$work"
+printf '2.0\n' >debian-binary
+dpkg-deb --ctrl-tarfile plain.deb | xz -9e >control.tar.xz
+# shellcheck disable=SC2086 # no filter is no argument
+dpkg-deb --fsys-tarfile plain.deb | xz $filter --lzma2=preset=9e,lc=4 >data.tar.xz
+{
+	printf '!<arch>\n'
+	for member in debian-binary control.tar.xz data.tar.xz; do
+		size=$(stat -c %s "$member")
+		printf '%-16s%-12s%-6s%-6s%-8s%-10s`\n' "$member" "$SOURCE_DATE_EPOCH" 0 0 100644 "$size"
+		cat "$member"
+		[ $((size % 2)) = 0 ] || printf '\n'
+	done
+} >package.deb
+dpkg-deb --info package.deb >/dev/null
+
+case $out in /*) ;; *) out=$from/$out ;; esac
 mkdir -p "$out"
-dpkg-deb --root-owner-group -Zxz -z9 -Sextreme --build "$root" "$work/package.deb" >/dev/null
-mv "$work/package.deb" "$out/livemend-agent_${version}_$arch.deb"
+mv package.deb "$out/livemend-agent_${version}_$arch.deb"
