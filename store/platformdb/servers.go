@@ -207,3 +207,16 @@ func PutFindings(ctx context.Context, tx *store.Tx, server, scanner string, find
 func Findings(ctx context.Context, q store.Querier, server string) ([]fleet.Finding, error) {
 	return store.All(ctx, q, scanFinding, `SELECT `+findingColumns+` FROM platform_finding WHERE server_id = $1 ORDER BY open DESC, cve, component, definition, scanner LIMIT $2`, server, maxList)
 }
+
+// CountVia counts the organisation's servers by how they enrolled.
+func CountVia(ctx context.Context, q store.Querier, org string) (map[string]int64, error) {
+	out := map[string]int64{}
+	_, err := store.All(ctx, q, func(r store.Row) (struct{}, error) {
+		var via string
+		var n int64
+		err := r.Scan(&via, &n)
+		out[via] = n
+		return struct{}{}, err
+	}, `SELECT via, count(*) FROM platform_server WHERE organisation_id = $1 GROUP BY via`, org)
+	return out, err
+}
