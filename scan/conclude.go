@@ -78,8 +78,5 @@ func (p *ovalResults) packages(d *definition, state State) []Finding {
 }
 
 // plainVersion writes a version as packaging tools do: without an epoch of
-// zero, which OVAL always writes, and without the dash that ends the version
-// of a package that has no revision.
-func plainVersion(evr string) string {
-	return strings.TrimSuffix(strings.TrimPrefix(evr, "0:"), "-")
-}
+// zero, which OVAL always writes.
+func plainVersion(evr string) string { return strings.TrimPrefix(evr, "0:") }

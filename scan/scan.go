@@ -19,7 +19,7 @@ const (
 	MaxText     = 64 << 10 // one text; longer ones are refused
 	MaxDepth    = 64       // nesting of criteria
 	MaxEntries  = 200_000  // definitions, tests, items, ...: each
-	MaxIDs      = 2_000   // identifiers of one rule
+	MaxIDs      = 2_000    // identifiers of one rule
 	MaxFindings = 500_000
 )
 
