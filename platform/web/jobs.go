@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -204,4 +205,30 @@ func taskTarget(t fleet.Task) string {
 		return "level " + strconv.FormatInt(t.Level, 10) + " for build-id " + shorten(t.BuildID, 12)
 	}
 	return base(t.Path)
+}
+
+// stopEveryJob is the emergency stop. A job that ended meanwhile is no error.
+func (s *site) stopEveryJob(v *visit) error {
+	stopped := 0
+	list := platform.List{Limit: platform.MaxPage}
+	for {
+		running, err := s.svc.Jobs(v.context(), v.who, platform.JobFilter{List: list, State: rollout.JobRunning})
+		if err != nil {
+			return err
+		}
+		for _, j := range running.Items {
+			switch err := s.svc.StopJob(v.context(), v.who, j.ID); {
+			case err == nil:
+				stopped++
+			case !errors.Is(err, platform.ErrConflict):
+				return err
+			}
+		}
+		if list.After = running.Next; list.After == "" {
+			break
+		}
+	}
+	s.say(v.w, "good", counted(stopped, "job is", "jobs are")+" stopped: no further server is started. What runs ends by itself.")
+	s.sendTo(v, "/jobs")
+	return nil
 }

@@ -22,7 +22,7 @@ func sampleSite(t *testing.T) *httptest.Server {
 	for _, x := range samples() {
 		mux.HandleFunc("GET /"+x.name, func(w http.ResponseWriter, r *http.Request) {
 			p := page{assets: files, title: x.title, section: x.section, org: "Example Customer", person: "admin", role: "admin",
-				theme: theme(r), path: r.URL.Path, running: 1, pending: 1}
+				theme: theme(r), path: r.URL.Path, running: 1, pending: 1, operate: true}
 			s.render(w, r, http.StatusOK, framed(p, x.body))
 		})
 	}

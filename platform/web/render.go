@@ -53,7 +53,7 @@ func (s *site) frame(v *visit, title, section string) (page, error) {
 		assets: s.assets, title: title, section: section,
 		org: about.Organisation.Name, person: v.who.Name, role: string(v.who.Role),
 		theme: theme(v.r), path: v.r.URL.RequestURI(),
-		running: int(running.Total), pending: len(pending), both: about.BothInOne,
+		operate: v.can(access.Operator), running: int(running.Total), pending: len(pending), both: about.BothInOne,
 	}, nil
 }
 

@@ -94,6 +94,7 @@ func (s *site) routes() http.Handler {
 	see("GET /jobs/{id}", s.job)
 	see("GET /jobs/{id}/stream", s.jobStream)
 	see("POST /jobs/{id}/stop", s.stopJob)
+	see("POST /jobs/stop", s.stopEveryJob)
 	see("GET /scans", s.scans)
 	see("POST /scans", s.scan)
 	see("POST /scans/upload", s.uploadScan)
