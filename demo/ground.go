@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -13,6 +14,7 @@ import (
 	"livemend.dev/livemend/demo/stage"
 	"livemend.dev/livemend/demo/world"
 	"livemend.dev/livemend/fleet"
+	"livemend.dev/livemend/scan/oval"
 )
 
 // startServices starts portal and platform and signs in for the first time.
@@ -118,6 +120,15 @@ func (t *tour) publish(ctx context.Context) (string, error) {
 func update() fleet.Update {
 	return fleet.Update{CVE: sample.Vulnerability, Component: sample.LibraryPackage, Distribution: sample.Distribution,
 		FixedVersion: sample.FixedVersion, Advisory: "demonstration"}
+}
+
+// ovalDefinitions describes the bug for the scanner.
+func ovalDefinitions() ([]byte, error) {
+	d := oval.Document{Time: time.Now(), List: stage.CVEList, Vulnerabilities: []oval.Vulnerability{{
+		ID: sample.Vulnerability, Title: "echobeat answers with more bytes than it was sent", Severity: sample.Severity,
+		Package: sample.LibraryPackage, FixedVersion: sample.FixedVersion,
+	}}}
+	return d.Write()
 }
 
 // one returns the only file of a folder that matches.

@@ -123,19 +123,19 @@ func (p *Program) Line(ctx context.Context, prefix string) (string, error) {
 		select {
 		case <-more:
 		case <-p.ended:
-			return "", fmt.Errorf("%s ended before it said %q: %w\n%s", p.name, prefix, errors.Join(p.err, errEnded), p.tail())
+			return "", fmt.Errorf("%s ended before it said %q: %w\n%s", p.name, prefix, errors.Join(p.err, errEnded), tail(p.log))
 		case <-ctx.Done():
-			return "", fmt.Errorf("%s did not say %q: %w\n%s", p.name, prefix, ctx.Err(), p.tail())
+			return "", fmt.Errorf("%s did not say %q: %w\n%s", p.name, prefix, ctx.Err(), tail(p.log))
 		}
 	}
 }
 
 var errEnded = errors.New("the program has ended")
 
-// tail returns the end of the program's log.
-func (p *Program) tail() string {
-	const lines = 15
-	text, err := os.ReadFile(p.log)
+// tail returns the end of a log, or why it cannot be read.
+func tail(path string) string {
+	const lines = 25
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,6 +122,17 @@ func (s *Stage) BuildSample(ctx context.Context) error {
 	}
 	s.Sample = built
 	return nil
+}
+
+// Logs writes the ends of the programs' logs.
+func (s *Stage) Logs(to io.Writer) {
+	paths, err := filepath.Glob(s.path("logs", "*.log"))
+	if err != nil {
+		fmt.Fprintln(to, err)
+	}
+	for _, path := range paths {
+		fmt.Fprintf(to, "%s:\n%s\n", filepath.Base(path), tail(path))
+	}
 }
 
 // Livemend runs a command of the livemend program and returns its output.
