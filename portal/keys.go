@@ -55,7 +55,7 @@ func (s *Service) Customers(ctx context.Context, a Actor) ([]Customer, error) {
 	if err := a.may(ScopePartner); err != nil {
 		return nil, err
 	}
-	return a.tenant.Customers(ctx, s.db)
+	return whole(a.tenant.Customers(ctx, s.db))
 }
 
 // CreateKey makes a registration key for a customer and returns it with its
@@ -110,7 +110,15 @@ func (s *Service) Keys(ctx context.Context, a Actor, customer string) ([]Key, er
 	if err := s.ownsCustomer(ctx, s.db, a, customer); err != nil {
 		return nil, err
 	}
-	return a.tenant.Keys(ctx, s.db, customer)
+	return whole(a.tenant.Keys(ctx, s.db, customer))
+}
+
+// whole refuses a list that would lack some: a caller might take it for all.
+func whole[T any](list []T, err error) ([]T, error) {
+	if errors.Is(err, portaldb.ErrMany) {
+		return nil, refuse(Conflict, fmt.Sprintf("there are more than %d; nothing was left out silently, ask the vendor for an export", portaldb.MaxList))
+	}
+	return list, err
 }
 
 // SetKeyEnabled lets a key register servers, or stops it.

@@ -117,3 +117,19 @@ func (s *Service) AddPartner(ctx context.Context, name string, scope Scope) (cre
 	}
 	return credential, nil
 }
+
+// RevokeCredential makes a credential unknown at once. ID is the middle part
+// of its text. It is for the operator of the portal.
+func (s *Service) RevokeCredential(ctx context.Context, id string) error {
+	return s.db.InTx(ctx, func(tx *store.Tx) error {
+		gone, err := portaldb.DeleteCredential(ctx, tx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			return refuse(NotFound, "no credential has this id; it is the part between the underscores of its text")
+		}
+		if err != nil {
+			return fmt.Errorf("revoking a credential: %w", err)
+		}
+		operator := Actor{tenant: portaldb.TenantOf(gone.Partner), credential: "operator"}
+		return s.record(ctx, tx, operator, "revoke.credential", id, gone.Scopes)
+	})
+}

@@ -355,4 +355,16 @@ func TestAuthenticate(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if err := p.Service.RevokeCredential(t.Context(), goodParts[1]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Service.Authenticate(t.Context(), good); kindOf(err) != portal.Unauthenticated {
+		t.Errorf("a revoked credential: %v", err)
+	}
+	if _, err := p.Service.Authenticate(t.Context(), other); err != nil {
+		t.Errorf("the partner's other credential: %v", err)
+	}
+	if err := p.Service.RevokeCredential(t.Context(), goodParts[1]); kindOf(err) != portal.NotFound {
+		t.Errorf("revoked again: %v", err)
+	}
 }

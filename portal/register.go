@@ -211,7 +211,7 @@ func (s *Service) Systems(ctx context.Context, a Actor, customer string) ([]Syst
 	if err := s.ownsCustomer(ctx, s.db, a, customer); err != nil {
 		return nil, err
 	}
-	return a.tenant.Systems(ctx, s.db, customer)
+	return whole(a.tenant.Systems(ctx, s.db, customer))
 }
 
 // RemoveSystem forgets a system and frees its licence.

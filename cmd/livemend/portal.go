@@ -29,7 +29,8 @@ type portalCommand struct {
 }
 
 type partnerGroups struct {
-	Add partnerAdd `cmd:"" help:"Make a credential for a partner, who is added when new; it is shown once."`
+	Add    partnerAdd    `cmd:"" help:"Make a credential for a partner, who is added when new; it is shown once."`
+	Revoke partnerRevoke `cmd:"" help:"Make a credential unknown, at once."`
 }
 
 // portalFlags are what every portal command needs.
@@ -67,8 +68,34 @@ type partnerAdd struct {
 	Vendor bool   `help:"A credential that publishes patches instead."`
 }
 
-func (c *partnerAdd) Run(ctx context.Context, k *kong.Kong) (err error) {
-	db, err := c.database(ctx)
+func (c *partnerAdd) Run(ctx context.Context, k *kong.Kong) error {
+	return c.withService(ctx, func(service *portal.Service) error {
+		scope := portal.ScopePartner
+		if c.Vendor {
+			scope = portal.ScopePublish
+		}
+		credential, err := service.AddPartner(ctx, c.Name, scope)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(k.Stdout, credential)
+		return err
+	})
+}
+
+type partnerRevoke struct {
+	portalFlags
+	ID string `arg:"" help:"The credential's id: the part between its underscores."`
+}
+
+func (c *partnerRevoke) Run(ctx context.Context) error {
+	return c.withService(ctx, func(service *portal.Service) error { return service.RevokeCredential(ctx, c.ID) })
+}
+
+// withService calls f with a service that has the database and no repository:
+// enough for the operator's commands, which may run beside a serving portal.
+func (f *portalFlags) withService(ctx context.Context, use func(*portal.Service) error) (err error) {
+	db, err := f.database(ctx)
 	if err != nil {
 		return err
 	}
@@ -77,16 +104,7 @@ func (c *partnerAdd) Run(ctx context.Context, k *kong.Kong) (err error) {
 	if err != nil {
 		return err
 	}
-	scope := portal.ScopePartner
-	if c.Vendor {
-		scope = portal.ScopePublish
-	}
-	credential, err := service.AddPartner(ctx, c.Name, scope)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(k.Stdout, credential)
-	return err
+	return use(service)
 }
 
 // portalSettings say where an open portal finds its things.

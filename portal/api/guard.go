@@ -41,15 +41,14 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), maxDuration)
 	defer cancel()
 	now := g.server.now()
-	from := addressOf(r)
-	if !g.unknown.left(from, now) {
-		g.server.tooMany(w)
-		return
-	}
 	text, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	actor, err := g.server.service.Authenticate(ctx, text)
 	if err != nil {
-		g.unknown.allow(from, now)
+		// Only strangers pay: behind a proxy everybody has the same address.
+		if !g.unknown.allow(addressOf(r), now) {
+			g.server.tooMany(w)
+			return
+		}
 		g.server.writeProblem(w, g.server.problem(ctx, err))
 		return
 	}
@@ -103,9 +102,6 @@ func bucket(r Rate) *rate.Limiter { return rate.NewLimiter(rate.Limit(r.PerSecon
 
 // allow takes one token of name's bucket, if one is left.
 func (l *limiter) allow(name string, now time.Time) bool { return l.of(name, now).AllowN(now, 1) }
-
-// left reports whether name's bucket has a token.
-func (l *limiter) left(name string, now time.Time) bool { return l.of(name, now).TokensAt(now) >= 1 }
 
 func (l *limiter) of(name string, now time.Time) *rate.Limiter {
 	l.mu.Lock()

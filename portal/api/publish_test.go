@@ -1,11 +1,9 @@
 package api_test
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -82,31 +80,6 @@ func get(t *testing.T, c *client.Client, name string, header ...string) (*http.R
 	return resp, string(content)
 }
 
-// fetcher is a TUF client's view of the repository.
-type fetcher struct{ c *client.Client }
-
-func (f fetcher) Fetch(ctx context.Context, name string, max int64) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.c.Repository()+name, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	content, err := io.ReadAll(io.LimitReader(resp.Body, max+1))
-	if err := errors.Join(err, resp.Body.Close()); err != nil {
-		return nil, err
-	}
-	switch {
-	case resp.StatusCode == http.StatusNotFound:
-		return nil, trustclient.ErrNotFound
-	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("status %s", resp.Status)
-	}
-	return content, nil
-}
-
 func TestPublishedFilesAreWhatAReaderTrusts(t *testing.T) {
 	p := portaltest.Start(t, storetest.SQLite(t))
 	vendor := p.Vendor(t)
@@ -138,7 +111,7 @@ func TestPublishedFilesAreWhatAReaderTrusts(t *testing.T) {
 	}
 	refresh := func() *trust.Trusted {
 		t.Helper()
-		trusted, err := trustclient.Refresh(t.Context(), cache, fetcher{vendor}, trust.Ed25519(), p.Now())
+		trusted, err := trustclient.Refresh(t.Context(), cache, vendor, trust.Ed25519(), p.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

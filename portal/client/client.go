@@ -1,7 +1,7 @@
 // Package client is the portal's integration kit: the types of its REST
 // interface and a client for it. A partner's platform, ours or another's, needs
 // nothing else to talk to a portal; the repository of patches is read with any
-// TUF client (package trust/client is ours).
+// TUF client (package trust/client is ours, and a Client fetches for it).
 //
 // It must not know how the portal works inside.
 package client
@@ -20,6 +20,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	trustclient "livemend.dev/livemend/trust/client"
 )
 
 // maxAnswer bounds, in bytes, what is read of an answer.
@@ -124,6 +126,36 @@ func (c *Client) Publish(ctx context.Context, targets []byte, artifacts map[stri
 		release.Artifacts = append(release.Artifacts, Artifact{Path: path, SHA256: name})
 	}
 	return c.call(ctx, http.MethodPost, "/releases", release, nil)
+}
+
+// Fetch returns a file of the patch repository, of at most max bytes, without
+// showing the credential: the repository is public. It makes the Client a
+// Fetcher for package trust/client.
+func (c *Client) Fetch(ctx context.Context, name string, max int64) (content []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Repository()+name, nil)
+	if err != nil {
+		return nil, fmt.Errorf("the portal's address cannot be used: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("reaching the portal's repository: %w", err)
+	}
+	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return nil, fmt.Errorf("%s in the portal's repository: %w", name, trustclient.ErrNotFound)
+	default:
+		return nil, fmt.Errorf("the portal's repository answered %s for %s; ask again later", resp.Status, name)
+	}
+	content, err = io.ReadAll(io.LimitReader(resp.Body, max+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s from the portal's repository: %w", name, err)
+	}
+	if int64(len(content)) > max {
+		return nil, fmt.Errorf("%s in the portal's repository is longer than %d bytes", name, max)
+	}
+	return content, nil
 }
 
 // ask calls and returns the answer.

@@ -13,7 +13,6 @@ const (
 	MaxTargets   = 16 << 20  // signed targets metadata
 	MaxArtifact  = 64 << 20  // one file of the repository
 	MaxArtifacts = 1000      // new files in one release
-	MaxList      = 10_000    // items in one answer
 )
 
 // Customer is one of the partner's customers. Its ID is a readable name such

@@ -9,6 +9,7 @@ package portaldb
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"time"
@@ -28,8 +29,22 @@ func Migrations() (store.Migrations, error) {
 	return store.Migrations{Name: "portal", Files: sub}, nil
 }
 
-// MaxList bounds the rows of one answer.
+// MaxList bounds the rows of one answer. ErrMany is returned instead of a list
+// that lacks some.
 const MaxList = 10_000
+
+// ErrMany says that there are more rows than one answer holds.
+var ErrMany = errors.New("more rows than one answer holds")
+
+// list is store.All for a query that ends in a limit, which it adds.
+func list[T any](ctx context.Context, q store.Querier, scan func(store.Row) (T, error), text string, args ...any) ([]T, error) {
+	limit := fmt.Sprintf(" LIMIT $%d", len(args)+1)
+	rows, err := store.All(ctx, q, scan, text+limit, append(args, MaxList+1)...)
+	if err == nil && len(rows) > MaxList {
+		return nil, ErrMany
+	}
+	return rows, err
+}
 
 // Partner is a tenant of the portal.
 type Partner struct {
@@ -122,4 +137,15 @@ func CredentialByID(ctx context.Context, q store.Querier, id string) (Credential
 		c.Created = store.Time(created)
 		return c, err
 	}, `SELECT id, partner, hash, scopes, created FROM portal_credential WHERE id = $1`, id)
+}
+
+// DeleteCredential forgets a credential and returns it; it is not known from
+// then on.
+func DeleteCredential(ctx context.Context, tx *store.Tx, id string) (Credential, error) {
+	c, err := CredentialByID(ctx, tx, id)
+	if err != nil {
+		return Credential{}, err
+	}
+	_, err = tx.Exec(ctx, `DELETE FROM portal_credential WHERE id = $1`, id)
+	return c, err
 }

@@ -35,9 +35,9 @@ func (t Tenant) Customer(ctx context.Context, q store.Querier, id string) (Custo
 	return store.One(ctx, q, scanCustomer, selectCustomer+`AND id = $2`, t.partner, id)
 }
 
-// Customers returns the partner's customers, oldest first, at most MaxList.
+// Customers returns the partner's customers, oldest first, or ErrMany.
 func (t Tenant) Customers(ctx context.Context, q store.Querier) ([]Customer, error) {
-	return store.All(ctx, q, scanCustomer, selectCustomer+`ORDER BY created, id LIMIT $2`, t.partner, MaxList)
+	return list(ctx, q, scanCustomer, selectCustomer+`ORDER BY created, id`, t.partner)
 }
 
 // AddKey stores a registration key. It reports false when the id is taken.
@@ -65,9 +65,9 @@ func (t Tenant) Key(ctx context.Context, q store.Querier, id string) (Key, error
 	return store.One(ctx, q, scanKey, selectKey+`AND id = $2`, t.partner, id)
 }
 
-// Keys returns a customer's registration keys, oldest first, at most MaxList.
+// Keys returns a customer's registration keys, oldest first, or ErrMany.
 func (t Tenant) Keys(ctx context.Context, q store.Querier, customer string) ([]Key, error) {
-	return store.All(ctx, q, scanKey, selectKey+`AND customer = $2 ORDER BY created, id LIMIT $3`, t.partner, customer, MaxList)
+	return list(ctx, q, scanKey, selectKey+`AND customer = $2 ORDER BY created, id`, t.partner, customer)
 }
 
 // SetKeyEnabled reports false when there is no such key.
@@ -120,9 +120,9 @@ func (t Tenant) SystemByIdentity(ctx context.Context, q store.Querier, identity 
 	return store.One(ctx, q, scanSystem, selectSystem+`AND identity_key = $2`, t.partner, identity)
 }
 
-// Systems returns a customer's systems, oldest first, at most MaxList.
+// Systems returns a customer's systems, oldest first, or ErrMany.
 func (t Tenant) Systems(ctx context.Context, q store.Querier, customer string) ([]System, error) {
-	return store.All(ctx, q, scanSystem, selectSystem+`AND customer = $2 ORDER BY created, id LIMIT $3`, t.partner, customer, MaxList)
+	return list(ctx, q, scanSystem, selectSystem+`AND customer = $2 ORDER BY created, id`, t.partner, customer)
 }
 
 // MachineKnown reports whether a customer's system has that machine-id.
