@@ -249,7 +249,9 @@ func TestVouchedRegistration(t *testing.T) {
 		m := newMachine(t, "m")
 		system := a.register(t, p, m.vouched(a.customer, "TOKEN12345"))
 		bare := newMachine(t, "m2")
-		a.register(t, p, bare.vouched(a.customer, a.customer))
+		if second := a.register(t, p, bare.vouched(a.customer, a.customer)); second.Flags != "" {
+			t.Errorf("another machine is flagged: %+v", second)
+		}
 
 		if twin := a.register(t, p, newMachine(t, "m").vouched(a.customer, "T")); twin.ID == system.ID || twin.Flags != "clone-or-reinstall" {
 			t.Errorf("another key on a known machine got %+v", twin)
