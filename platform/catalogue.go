@@ -89,7 +89,7 @@ func (s *Service) refresh(ctx context.Context, age time.Duration) (*trust.Truste
 	}
 	ctx, stop := context.WithTimeout(ctx, refreshTimeout)
 	defer stop()
-	trusted, err := client.Refresh(ctx, s.mirror, webRepository{s.portal.Repository(), s.cfg.HTTP}, trust.Ed25519(), s.now())
+	trusted, err := client.Refresh(ctx, s.mirror, s.portal, trust.Ed25519(), s.now())
 	if err == nil {
 		err = s.mirror.publish()
 	}

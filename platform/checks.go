@@ -272,12 +272,14 @@ func (s *Service) fetchTarget(ctx context.Context, t trust.Target) (data []byte,
 	if _, err := s.files.Stat(t.SHA256); errors.Is(err, blob.ErrNotFound) {
 		ctx, stop := context.WithTimeout(ctx, downloadTimeout)
 		defer stop()
-		body, err := webRepository{s.portal.Repository(), s.cfg.HTTP}.open(ctx, "targets/"+t.StorageName())
+		body, err := s.portal.Fetch(ctx, "targets/"+t.StorageName(), t.Length)
 		if err != nil {
 			return nil, err
 		}
-		err = s.files.Put(ctx, t.SHA256, body, blob.Want{Max: t.Length, SHA256: t.SHA256})
-		if err = errors.Join(err, body.Close()); err != nil {
+		if err := trust.CheckContent(t, bytes.NewReader(body)); err != nil {
+			return nil, err
+		}
+		if err := s.files.Put(ctx, t.SHA256, bytes.NewReader(body), blob.Want{Max: t.Length, SHA256: t.SHA256}); err != nil {
 			return nil, err
 		}
 	}

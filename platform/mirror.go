@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net/http"
 	"strconv"
 
 	"livemend.dev/livemend/blob"
@@ -81,47 +79,4 @@ func (m *mirror) read(name string) (b []byte, err error) {
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	return io.ReadAll(io.LimitReader(file, trust.MaxTargets))
-}
-
-// webRepository fetches from the portal's repository. It implements
-// client.Fetcher.
-type webRepository struct {
-	base string // with a slash at the end
-	http *http.Client
-}
-
-// Fetch implements client.Fetcher.
-func (w webRepository) Fetch(ctx context.Context, name string, max int64) ([]byte, error) {
-	body, err := w.open(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(io.LimitReader(body, max+1))
-	if err = errors.Join(err, body.Close()); err != nil {
-		return nil, fmt.Errorf("fetching %s: %w", name, err)
-	}
-	if int64(len(b)) > max {
-		return nil, fmt.Errorf("%s has more than %d bytes", name, max)
-	}
-	return b, nil
-}
-
-// open starts a download. The caller bounds what it reads and closes it.
-func (w webRepository) open(ctx context.Context, name string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.base+name, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := w.http.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("fetching %s: %w", name, err)
-	}
-	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
-	}
-	err = fmt.Errorf("fetching %s: the portal answered %s", name, resp.Status)
-	if resp.StatusCode == http.StatusNotFound {
-		err = fmt.Errorf("%s: %w", name, client.ErrNotFound)
-	}
-	return nil, errors.Join(err, resp.Body.Close())
 }

@@ -217,13 +217,20 @@ func (s *Service) SetUp(ctx context.Context, organisation, administrator string)
 	if n, err := platformdb.CountUsers(ctx, s.db); err != nil || n > 0 {
 		return nil, err
 	}
+	return s.CreateOrganisation(ctx, organisation, administrator)
+}
+
+// CreateOrganisation makes an organisation, linked to a new customer at the
+// portal, and its administrator. It is for the platform's operator, not for
+// people of an organisation.
+func (s *Service) CreateOrganisation(ctx context.Context, organisation, administrator string) (*FirstStart, error) {
 	name, err := checkName(organisation)
 	if err != nil {
 		return nil, err
 	}
 	customer, err := s.portal.CreateCustomer(ctx, name)
 	if err != nil {
-		return nil, portalProblem(err, "make the customer for the first organisation")
+		return nil, portalProblem(err, "make the customer of the organisation")
 	}
 	org := fleet.Organisation{ID: newID("O"), Name: name, CustomerID: customer.ID, CreatedAt: s.now()}
 	user, password, err := s.newUser(org.ID, NewUser{Name: administrator, Role: string(access.Admin)})
@@ -237,7 +244,7 @@ func (s *Service) SetUp(ctx context.Context, organisation, administrator string)
 		if err := insertUser(ctx, tx, user); err != nil {
 			return err
 		}
-		return s.audited(ctx, tx, systemSubject(org.ID), "create.organisation", org.ID, "first start, customer "+org.CustomerID+", administrator "+user.Name)
+		return s.audited(ctx, tx, systemSubject(org.ID), "create.organisation", org.ID, "customer "+org.CustomerID+", administrator "+user.Name)
 	})
 	if err != nil {
 		return nil, err

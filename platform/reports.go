@@ -87,7 +87,11 @@ func (p *Presence) take(ctx context.Context, tx *store.Tx, report wire.Report, e
 			return err
 		}
 	}
-	if err := s.recompute(ctx, tx, p.server); err != nil {
+	server, err := platformdb.Server(ctx, tx, task.Organisation, task.Server) // its facts may be newer than the connection
+	if err != nil {
+		return err
+	}
+	if err := s.recompute(ctx, tx, server); err != nil {
 		return err
 	}
 	changed, err := s.step(ctx, tx, &task, event, after)

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -43,7 +43,6 @@ type Config struct {
 	MasterKey    []byte // MasterKeySize bytes; encrypts the registration keys' texts
 	Bundle       *trust.Bundle
 	Sign         func(ctx context.Context, m *trust.Manifest) ([]byte, error) // by the director's signer process
-	HTTP         *http.Client                                                 // optional; for the portal's repository
 	CheckCommand []string                                                     // optional; external scanner of patches, gets the file's path as its last argument
 	Silence      time.Duration                                                // optional; DefaultSilence; at most trust.MaxManifestLife
 	BothInOne    bool                                                         // portal and platform in one process
@@ -85,9 +84,6 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.HTTP == nil {
-		cfg.HTTP = http.DefaultClient
-	}
 	vault, err := newVault(cfg.MasterKey)
 	if err != nil {
 		return nil, err
@@ -110,8 +106,10 @@ func New(cfg Config) (*Service, error) {
 		hub:    newHub(), vault: vault, passwords: semaphore.NewWeighted(passwordChecks),
 		wake: make(chan struct{}, 1),
 	}
-	if err := s.mirror.pin(cfg.Bundle.PortalBytes, cfg.Bundle.Portal.Version); err != nil {
-		return nil, errors.Join(fmt.Errorf("keeping the portal's root: %w", err), s.Close())
+	err = errors.Join(s.mirror.pin(cfg.Bundle.PortalBytes, cfg.Bundle.Portal.Version),
+		s.mirror.keep(strconv.FormatInt(cfg.Bundle.Director.Version, 10)+".director-root.json", cfg.Bundle.DirectorBytes))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("keeping the roots of trust: %w", err), s.Close())
 	}
 	return s, nil
 }
