@@ -266,6 +266,25 @@ func TestRecoveryFromVersionsThatRanAhead(t *testing.T) {
 	mustTrust(t, w)
 }
 
+func TestSameTimestampVersionWithOtherContent(t *testing.T) {
+	w := newWorld()
+	w.link()
+	announcing := func(snapshot int64) []byte {
+		return sign(set(w.timestamp.value, meta(snapshot, nil), "meta", "snapshot.json"), newKey("ts"))
+	}
+	trusted, err := trust.NewTrusted(w.roots[0].signed(), trust.Ed25519())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trusted.RecallTimestamp(announcing(5)); err != nil {
+		t.Fatal(err)
+	}
+	changed, err := trusted.UpdateTimestamp(announcing(9), now)
+	if err != nil || changed || trusted.SnapshotName() != "5.snapshot.json" {
+		t.Errorf("changed %v, announced %s, %v: what was accepted first must stay", changed, trusted.SnapshotName(), err)
+	}
+}
+
 func TestOrder(t *testing.T) {
 	w := newWorld()
 	w.link()
