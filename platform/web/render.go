@@ -99,7 +99,7 @@ func (s *site) fail(v *visit, err error) {
 		return // the browser went away
 	}
 	var problem *platform.Problem
-	mendable := errors.As(err, &problem) && (errors.Is(err, platform.ErrInput) || errors.Is(err, platform.ErrConflict) || errors.Is(err, platform.ErrPortal))
+	mendable := errors.As(err, &problem)
 	if v.r.Method == http.MethodPost && mendable && v.who.Name != "" {
 		s.say(v.w, "bad", problem.Text)
 		s.sendTo(v, origin(v.r))

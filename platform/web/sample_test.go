@@ -236,7 +236,7 @@ func samples() []sample {
 		{"vulnerabilities", "Vulnerabilities", "/vulnerabilities", vulnerabilitiesPage(vulnerabilitiesView{list: listing{path: "/vulnerabilities"}, pager: pager{list: list, shown: 3, total: 3, one: "vulnerability", many: "vulnerabilities"}, items: sampleVulnerabilities(), states: sampleStates(), plan: &plan, servers: 417, now: now, operate: true})},
 		{"vulnerabilities-empty", "Vulnerabilities", "/vulnerabilities", vulnerabilitiesPage(vulnerabilitiesView{list: listing{path: "/vulnerabilities"}, servers: 2, now: now, operate: true})},
 		{"vulnerability", "LIVEMEND-2026-0001", "/vulnerabilities", vulnerabilityPage(vulnerabilityView{Vulnerability: sampleVulnerabilities()[0], rows: sampleCoverage(), pager: pager{shown: 4, total: 4, one: "place", many: "places"}, now: now, operate: true})},
-		{"plan", "LivePatch found vulnerabilities", "/vulnerabilities", planPage(planView{Plan: plan})},
+		{"plan", "LivePatch found vulnerabilities", "/vulnerabilities", planPage(planView{Plan: plan, operate: true})},
 		{"servers", "Servers", "/servers", serversPage(serversView{list: list, pager: more, items: sampleServers(), waiting: []fleet.EnrolmentRequest{request}, now: now, operate: true})},
 		{"servers-empty", "Servers", "/servers", serversPage(serversView{list: list, now: now, operate: true})},
 		{"server", longName, "/servers", server("")},

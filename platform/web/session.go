@@ -189,6 +189,13 @@ func (s *site) changePassword(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case err == nil:
+		// A new password ends every session, this one too: it begins anew.
+		session, _, err := s.svc.SignIn(r.Context(), who.Name, wanted, remote(r))
+		if err != nil {
+			s.fail(&visit{w: w, r: r}, err)
+			return
+		}
+		s.setSession(w, session)
 		s.say(w, "good", "Your new password is set. Your other sessions are signed out.")
 		http.Redirect(w, r, form.Next, http.StatusSeeOther)
 		return

@@ -98,6 +98,7 @@ func (s *site) vulnerability(v *visit) error {
 type planView struct {
 	platform.Plan
 	request platform.PatchRequest
+	operate bool
 }
 
 // patchRequest reads which vulnerabilities and servers were picked.
@@ -119,7 +120,7 @@ func (s *site) plan(v *visit) error {
 	if err != nil && !errors.Is(err, platform.ErrConflict) {
 		return err
 	}
-	return s.show(v, "LivePatch found vulnerabilities", "/vulnerabilities", planPage(planView{Plan: plan, request: request}))
+	return s.show(v, "LivePatch found vulnerabilities", "/vulnerabilities", planPage(planView{Plan: plan, request: request, operate: v.can(access.Operator)}))
 }
 
 func (s *site) livePatchFound(v *visit) error {
