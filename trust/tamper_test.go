@@ -9,7 +9,7 @@ import (
 )
 
 // TestEveryFlippedBitAndEveryCut changes each bit of each signed document (of
-// the bundle, which is those again, every seventh) and cuts each at every length. The reader must refuse, or read the very content
+// those over 1200 bytes, which hold many equal keys, every seventh) and cuts each at every length. The reader must refuse, or read the very content
 // that was signed (a change of a signature beyond the threshold, for example).
 func TestEveryFlippedBitAndEveryCut(t *testing.T) {
 	w := newWorld()
@@ -69,7 +69,7 @@ func TestEveryFlippedBitAndEveryCut(t *testing.T) {
 			want := signedPart(t, d.b)
 			changed := bytes.Clone(d.b)
 			step := 1
-			if name == "bundle" {
+			if len(d.b) > 1200 {
 				step = 7 // meets each of the eight positions in turn
 			}
 			for bit := 0; bit < 8*len(d.b); bit += step {

@@ -303,15 +303,6 @@ func (t *Trusted) Expires() time.Time {
 	return first
 }
 
-// SnapshotExpires returns when the snapshot in force is past its time, the zero
-// time before there is one.
-func (t *Trusted) SnapshotExpires() time.Time {
-	if t.snapshot == nil {
-		return time.Time{}
-	}
-	return t.snapshot.expires
-}
-
 // TimestampExpires returns when the timestamp in force is past its time, the
 // zero time before there is one.
 func (t *Trusted) TimestampExpires() time.Time {

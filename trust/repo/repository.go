@@ -20,7 +20,8 @@ import (
 	"livemend.dev/livemend/trust"
 )
 
-// How long the machine-signed roles last. Renew signs again at half of it.
+// How long the machine-signed roles last. They are always signed together, the
+// shorter life decides when.
 const (
 	TimestampLife = 24 * time.Hour
 	SnapshotLife  = 7 * 24 * time.Hour
@@ -171,8 +172,8 @@ func (r *Repository) checkRoot(root *trust.Root) error {
 	return nil
 }
 
-// Renew signs timestamp and snapshot again when they are past half their life,
-// or do not verify under the newest root; renewed says whether it did. Call it
+// Renew signs timestamp and snapshot again when the timestamp is past half its
+// life, or they do not verify under the newest root; renewed says whether it did. Call it
 // every hour or so: readers refuse a repository whose timestamp has expired.
 func (r *Repository) Renew(ctx context.Context, now time.Time) (renewed bool, err error) {
 	err = r.locked(func() error {
@@ -183,7 +184,7 @@ func (r *Repository) Renew(ctx context.Context, now time.Time) (renewed bool, er
 		if s.stamp == 0 {
 			return fmt.Errorf("%w: nothing is published yet", ErrPublished)
 		}
-		if s.current && now.Before(s.stampExpires.Add(-TimestampLife/2)) && now.Before(s.snapExpires.Add(-SnapshotLife/2)) {
+		if s.current && now.Before(s.stampExpires.Add(-TimestampLife/2)) {
 			return nil
 		}
 		renewed = true

@@ -26,7 +26,6 @@ type state struct {
 	snap           int64
 	targetsVersion int64
 	stampExpires   time.Time
-	snapExpires    time.Time
 	listed         *trust.Trusted // nil before the first publication
 	current        bool           // it verifies under the newest root
 }
@@ -78,7 +77,7 @@ func (r *Repository) state() (*state, error) {
 			continue
 		}
 		s.stamp, s.snap, s.targetsVersion = t.TimestampVersion(), t.SnapshotVersion(), t.TargetsVersion()
-		s.stampExpires, s.snapExpires = t.TimestampExpires(), t.SnapshotExpires()
+		s.stampExpires = t.TimestampExpires()
 		s.listed, s.current = t, i == len(roots)-1
 		return s, nil
 	}
