@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,7 +49,7 @@ type agent struct {
 	store    *state.Store
 	run      string
 	policy   string
-	now      func() time.Time
+	late     atomic.Int64 // how far its clock is ahead, nanoseconds
 	every    time.Duration
 	stop     func()
 }
@@ -58,7 +59,7 @@ func newAgent(t *testing.T, p *platform) *agent {
 	if os.Geteuid() != 0 {
 		t.Skip("the agent needs root: it looks into other processes")
 	}
-	a := &agent{t: t, platform: p, dir: t.TempDir(), run: t.TempDir(), now: time.Now, every: time.Hour}
+	a := &agent{t: t, platform: p, dir: t.TempDir(), run: t.TempDir(), every: time.Hour}
 	a.policy = filepath.Join(a.dir, "policy.json")
 	a.open()
 	return a
@@ -82,6 +83,8 @@ func (a *agent) enrol() state.Enrolment {
 	return must[state.Enrolment](a.t)(enrolment.Run(ctx, a.store, inventory.New(), a.request()))
 }
 
+func (a *agent) now() time.Time { return time.Now().Add(time.Duration(a.late.Load())) }
+
 func (a *agent) log(text string) { a.t.Log(text) }
 
 // start runs the agent until the test or stop ends it.
@@ -91,7 +94,7 @@ func (a *agent) start() {
 		Version: "test", Store: a.store, Inventory: look, Every: a.every, Log: a.log,
 		Orders: &orders.Executor{
 			Store: a.store, Engine: userspace.New(userspace.Options{}), Scanner: scanner.Runner{Dir: a.run},
-			PolicyPath: a.policy, RunDir: a.run, BootID: look.BootID(), Now: func() time.Time { return a.now() }, Log: a.log,
+			PolicyPath: a.policy, RunDir: a.run, BootID: look.BootID(), Now: a.now, Log: a.log,
 		},
 	}
 	ctx, cancel := context.WithCancel(context.Background())
