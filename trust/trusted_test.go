@@ -266,6 +266,34 @@ func TestRecoveryFromVersionsThatRanAhead(t *testing.T) {
 	mustTrust(t, w)
 }
 
+func TestPluggedScheme(t *testing.T) {
+	// A scheme whose keys may be written with white space, as PEM may.
+	spaced := func(public string, message, sig []byte) bool {
+		return trust.Ed25519()["ed25519"](strings.Join(strings.Fields(public), ""), message, sig)
+	}
+	schemes := trust.Schemes{"ed25519": trust.Ed25519()["ed25519"], "spaced": spaced}
+	w := newWorld()
+	for i, id := range []string{"id-of-t1", "id-of-t2"} {
+		w.roots[0].value = set(w.roots[0].value, cjson.String("spaced"), "keys", id, "scheme")
+		public := newKey("t1").public().Public
+		w.roots[0].value = set(w.roots[0].value, cjson.String(public[:8+i]+"\n"+public[8+i:]), "keys", id, "keyval", "public")
+	}
+	same := newKey("t1")
+	same.id = "id-of-t2"
+	w.targets.signers = []key{newKey("t1"), same}
+	if _, err := w.run(schemes); !errors.Is(err, trust.ErrThreshold) {
+		t.Errorf("one key in two spellings: %v, want ErrThreshold", err)
+	}
+	w.roots[0].value = set(w.roots[0].value, cjson.String(newKey("t2").public().Public), "keys", "id-of-t2", "keyval", "public")
+	w.targets.signers = keys("t1", "t2")
+	if _, err := w.run(schemes); err != nil {
+		t.Errorf("two keys of a plugged scheme: %v", err)
+	}
+	if _, err := w.run(trust.Ed25519()); !errors.Is(err, trust.ErrScheme) {
+		t.Errorf("the same where the scheme is not allowed: %v, want ErrScheme", err)
+	}
+}
+
 func TestSameTimestampVersionWithOtherContent(t *testing.T) {
 	w := newWorld()
 	w.link()

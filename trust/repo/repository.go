@@ -173,8 +173,9 @@ func (r *Repository) checkRoot(root *trust.Root) error {
 }
 
 // Renew signs timestamp and snapshot again when the timestamp is past half its
-// life, or they do not verify under the newest root; renewed says whether it did. Call it
-// every hour or so: readers refuse a repository whose timestamp has expired.
+// life, or they do not verify under the newest root; renewed says whether it
+// did. Call it every hour or so: readers refuse a repository whose timestamp
+// has expired.
 func (r *Repository) Renew(ctx context.Context, now time.Time) (renewed bool, err error) {
 	err = r.locked(func() error {
 		s, err := r.state()
