@@ -58,13 +58,13 @@ func poke(t *testing.T, h *host, at uint64, b []byte) {
 }
 
 // libraryBias returns where the program has the library.
-func libraryBias(t *testing.T, h *host) uint64 {
+func libraryBias(t testing.TB, h *host) uint64 {
 	t.Helper()
 	return targetOf(t, h.pid()).bias
 }
 
 // targetOf locates the library in a process.
-func targetOf(t *testing.T, pid int) *target {
+func targetOf(t testing.TB, pid int) *target {
 	t.Helper()
 	l, err := look(pid)
 	if err != nil {
@@ -286,7 +286,7 @@ func TestOtherRootAndNamespaces(t *testing.T) {
 func TestWrongBuildID(t *testing.T) {
 	h := startHost(t)
 	other := filepath.Join(t.TempDir(), "libtarget.so")
-	if err := compile(other, "testdata/lib.c", "-shared", "-fPIC", "-DOTHER=1", "-Wl,-soname,other"); err != nil {
+	if err := compile(other, "testdata/lib.c", "testdata/landing.c", "-shared", "-fPIC", "-Wl,-soname,other"); err != nil {
 		t.Fatal(err)
 	}
 	p := makePatch(t, other, 1, all(100))
@@ -341,32 +341,37 @@ func TestRevertWithForeignJump(t *testing.T) {
 	}
 }
 
+// traceEnv tells the test program, started as a helper, which process to trace.
+const traceEnv = "USERSPACE_TEST_TRACE"
+
+// traceAndWait traces a process until standard input ends.
+func traceAndWait(pid string) int {
+	runtime.LockOSThread()
+	n, err := strconv.Atoi(pid)
+	if err != nil || ptraceValue(unix.PTRACE_SEIZE, n, 0) != 0 {
+		return 1
+	}
+	fmt.Println("ready")
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return 1
+	}
+	return 0
+}
+
 func TestAlreadyTraced(t *testing.T) {
 	h := startHost(t)
 	p := makePatch(t, libPath, 1, all(100))
-	release := make(chan struct{})
-	seized := make(chan error)
-	done := onThread(func() error {
-		_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(h.pid()), 0, 0, 0, 0)
-		seized <- map[bool]error{false: e}[e == 0]
-		<-release
-		return nil
-	})
-	if err := <-seized; err != nil {
-		t.Fatal(err)
-	}
+	debugger := exec.Command(os.Args[0])
+	debugger.Env = append(os.Environ(), traceEnv+"="+strconv.Itoa(h.pid()))
+	d := startProgram(t, debugger)
 	r := h.do(testEngine().Apply, p, Skipped)
 	if !strings.Contains(r.Reason, "trace") {
 		t.Errorf("reason %q, want that it is traced", r.Reason)
 	}
 	h.want("f1 1", "2")
-	close(release)
-	<-done
-	waitFor(t, "the other tracer to be gone", func() bool {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.pid()))
-		return err == nil && strings.Contains(string(text), "TracerPid:\t0\n")
-	})
+	d.end()
 	h.do(testEngine().Apply, p, Patched)
+	h.want("f1 1", "101")
 }
 
 func TestSelfIsSkipped(t *testing.T) {

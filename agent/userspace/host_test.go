@@ -25,6 +25,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if pid := os.Getenv(traceEnv); pid != "" {
+		os.Exit(traceAndWait(pid))
+	}
 	dir, err := os.MkdirTemp("", "userspace")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -32,7 +35,10 @@ func TestMain(m *testing.M) {
 	}
 	code := 1
 	libPath, hostPath = filepath.Join(dir, "libtarget.so"), filepath.Join(dir, "host")
-	if err := compile(libPath, "testdata/lib.c", "-shared", "-fPIC"); err != nil {
+	landing := filepath.Join(dir, "landing.o")
+	if err := compile(landing, "testdata/landing.c", "-c", "-fPIC", "-fcf-protection=branch"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	} else if err := compile(libPath, "testdata/lib.c", landing, "-shared", "-fPIC"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	} else if err := compile(hostPath, "testdata/host.c", "-L"+dir, "-ltarget", "-lpthread", "-Wl,-rpath,$ORIGIN"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -57,19 +63,19 @@ func compile(out, source string, args ...string) error {
 
 // host is one running program.
 type host struct {
-	t     *testing.T
+	t     testing.TB
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	lines chan string
 }
 
 // startHost runs the program; it ends with the test.
-func startHost(t *testing.T, args ...string) *host {
+func startHost(t testing.TB, args ...string) *host {
 	t.Helper()
 	return startProgram(t, exec.Command(hostPath, args...))
 }
 
-func startProgram(t *testing.T, cmd *exec.Cmd) *host {
+func startProgram(t testing.TB, cmd *exec.Cmd) *host {
 	t.Helper()
 	h := &host{t: t, cmd: cmd, lines: make(chan string, 16)}
 	var err error
@@ -232,7 +238,7 @@ func testEngine() *Engine {
 }
 
 // of returns the result for one process.
-func of(t *testing.T, results []Result, pid int) Result {
+func of(t testing.TB, results []Result, pid int) Result {
 	t.Helper()
 	for _, r := range results {
 		if r.PID == pid {

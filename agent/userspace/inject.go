@@ -122,8 +122,8 @@ func (t *tracer) inject(gadget uint64, calls []call, filtered bool, wait time.Du
 // anyThread returns the first thread of the process, or another one when the
 // first has ended already.
 func (t *tracer) anyThread() (int, error) {
-	if !t.isDead(t.h.pid) {
-		return t.h.pid, nil
+	if st, err := t.status(t.h.pid); err != nil || !st.zombie {
+		return t.h.pid, err
 	}
 	list, err := numbers(t.h.tasks, t.dirents, t.list[:0], maxThreads)
 	if err != nil {

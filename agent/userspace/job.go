@@ -168,7 +168,7 @@ func (a *attempt) work(r *Result) error {
 	case err != nil:
 		return err
 	case st.tracer != 0 && a.what != doStatus:
-		return errTraced
+		return tracedBy(st.tracer)
 	}
 	t, err := a.engine.locate(h, p.File.BuildID, a.proc.files)
 	if err != nil {

@@ -65,8 +65,14 @@ func (t *tracer) seize(tid int) error {
 		t.threads = append(t.threads, thread{tid: tid})
 	case unix.ESRCH: // it ended
 	case unix.EPERM:
-		if !t.isDead(tid) {
-			return errTraced
+		st, err := t.status(tid)
+		switch {
+		case err == errEnded:
+			return nil
+		case err != nil:
+			return err
+		case !st.zombie:
+			return tracedBy(st.tracer)
 		}
 		t.index[tid] = len(t.threads)
 		t.threads = append(t.threads, thread{tid: tid, dead: true})
@@ -76,15 +82,23 @@ func (t *tracer) seize(tid int) error {
 	return nil
 }
 
-// isDead reports whether a thread has ended although the kernel still lists it:
-// the first thread of a process stays until the last one has ended.
-func (t *tracer) isDead(tid int) bool {
+// status reads what the kernel says about one thread. The first thread of a
+// process that has ended stays listed, as a zombie, until the last one ends.
+func (t *tracer) status(tid int) (status, error) {
 	text, err := t.h.text("task/"+strconv.Itoa(tid)+"/status", make([]byte, 4096), maxStatusBytes)
 	if err != nil {
-		return err == errEnded
+		return status{}, err
 	}
-	st, err := parseStatus(string(text))
-	return err == nil && st.zombie
+	return parseStatus(string(text))
+}
+
+// tracedBy is the error for a target that has a tracer already. It is our own
+// for a moment after an attempt in which not all threads would stop.
+func tracedBy(tid int) error {
+	if tid == 0 || unix.Faccessat(unix.AT_FDCWD, "/proc/self/task/"+strconv.Itoa(tid), unix.F_OK, 0) == nil {
+		return &busyError{"the attempt before has not let go of it yet"}
+	}
+	return errTraced
 }
 
 // seizeAll traces all threads that are not traced yet and returns how many were new.

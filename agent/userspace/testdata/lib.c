@@ -21,5 +21,3 @@ __attribute__((noinline, aligned(16))) int turn(volatile int *stay) {
 }
 
 __attribute__((noinline, aligned(16))) int nested(int fd) { int r = hold(fd); seen = r; return r + 1; }
-
-__attribute__((noinline, aligned(16), cf_check)) int landing(int x) { seen = x; return x + 50; }
