@@ -115,6 +115,8 @@ func (a *agent) restart() {
 	if err := a.store.Close(); err != nil {
 		a.t.Fatal(err)
 	}
+	// An order given over the old connection would be lost with it.
+	eventually(a.t, "the platform notices the end", func() bool { return a.platform.open.Load() == 0 })
 	a.open()
 	a.start()
 }

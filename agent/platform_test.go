@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -49,6 +50,7 @@ type platform struct {
 	snapshots   chan wire.Snapshot
 	connections chan *channel.Conn
 	finished    sync.WaitGroup
+	open        atomic.Int64 // connections
 
 	mu      sync.Mutex
 	systems map[[32]byte]*system // by channel key
@@ -81,8 +83,8 @@ func newPlatform(t *testing.T) *platform {
 	p := &platform{
 		t: t, repoDir: t.TempDir(), artifacts: fstest.MapFS{},
 		work: make(chan []byte, 16), reports: make(chan wire.Report, 16), alarms: make(chan wire.Attack, 16),
-		snapshots: make(chan wire.Snapshot, 1000), connections: make(chan *channel.Conn, 100),
-		systems: map[[32]byte]*system{}, byKey: map[string]*system{}, clock: time.Now,
+		snapshots: make(chan wire.Snapshot, 1000),
+		systems:   map[[32]byte]*system{}, byKey: map[string]*system{}, clock: time.Now,
 	}
 	p.startRepository()
 	p.startDirector()
@@ -177,10 +179,8 @@ func (p *platform) signed(key *repo.KeyFile, m *trust.Manifest) []byte {
 
 // serve is one connection.
 func (p *platform) serve(ctx context.Context, conn *channel.Conn) {
-	select {
-	case p.connections <- conn:
-	default:
-	}
+	p.open.Add(1)
+	defer p.open.Add(-1)
 	peer := channel.NewPeer(conn)
 	challenge := make([]byte, 32)
 	if _, err := rand.Read(challenge); err != nil {
