@@ -3,6 +3,7 @@ package userspace
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"debug/elf"
 	"fmt"
@@ -52,9 +53,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// compile runs gcc. Each binary gets a build-id of its own, so that tests which
+// run at the same time elsewhere do not meet each other's processes.
 func compile(out, source string, args ...string) error {
+	id := make([]byte, 20)
+	if _, err := rand.Read(id); err != nil {
+		return err
+	}
 	args = append([]string{"-O1", "-Wall", "-o", out, source}, args...)
-	args = append(args, "-Wl,--build-id=sha1")
+	args = append(args, "-Wl,--build-id=0x"+hexText(id))
 	if text, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("gcc %v: %v\n%s", args, err, text)
 	}
