@@ -247,7 +247,7 @@ func TestEnrolment(t *testing.T) {
 		change func(*enrolment.Request)
 		want   error
 	}{
-		"wrong digest": {func(r *enrolment.Request) { r.Trust = strings.Replace(r.Trust, "lmt1-", "lmt1-0", 1) }, enrolment.ErrDigest},
+		"wrong digest": {func(r *enrolment.Request) { r.Trust = strings.Replace(r.Trust, "lmd1-", "lmd1-0", 1) }, enrolment.ErrDigest},
 		"refused":      {func(r *enrolment.Request) { r.Customer = "C-NONE" }, enrolment.ErrRefused},
 		"other platform": {func(r *enrolment.Request) {
 			other := newPlatform(t)

@@ -138,7 +138,7 @@ func TestInstallScriptRuns(t *testing.T) {
 		want string // in the log of the agent's enrolment, or, with fail, in the output
 		fail bool
 	}{
-		"key":       {env: []string{"LIVEMEND_TRUST=lmt1-0", "LIVEMEND_KEY=k"}, want: "agent enrol --server " + url + " key=k token= customer= file= trust=lmt1-0"},
+		"key":       {env: []string{"LIVEMEND_TRUST=lmd1-0", "LIVEMEND_KEY=k"}, want: "agent enrol --server " + url + " key=k token= customer= file= trust=lmd1-0"},
 		"key file":  {env: []string{"LIVEMEND_TRUST=t", "LIVEMEND_KEY_FILE=/f"}, want: "file=/f trust=t"},
 		"token":     {env: []string{"LIVEMEND_TRUST=t", "LIVEMEND_TOKEN=o", "LIVEMEND_CUSTOMER=C-1"}, want: "token=o customer=C-1"},
 		"customer":  {env: []string{"LIVEMEND_TRUST=t", "LIVEMEND_CUSTOMER=C-1"}, want: "key= token= customer=C-1"},

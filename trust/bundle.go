@@ -10,7 +10,7 @@ import (
 const MaxBundle = 2*MaxRoot + 64<<10
 
 // digestPrefix starts the text that pins a bundle.
-const digestPrefix = "lmt1-"
+const digestPrefix = "lmd1-"
 
 const bundleWhat = "trust bundle"
 
@@ -90,7 +90,7 @@ func readBundle(v cjson.Value, schemes Schemes) (*Bundle, error) {
 // Encode writes the bundle as JSON.
 func (b *Bundle) Encode() []byte { return b.value.JSON() }
 
-// Digest returns the text that pins the bundle: lmt1- and the SHA-256 of its
+// Digest returns the text that pins the bundle: lmd1- and the SHA-256 of its
 // canonical form in hex. Any other bundle has another digest.
 func (b *Bundle) Digest() string {
 	sum := sha256.Sum256(b.value.Canonical())

@@ -31,7 +31,7 @@ func TestBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.Digest() != b.Digest() || !strings.HasPrefix(b.Digest(), "lmt1-") || len(b.Digest()) != 5+64 {
+	if again.Digest() != b.Digest() || !strings.HasPrefix(b.Digest(), "lmd1-") || len(b.Digest()) != 5+64 {
 		t.Errorf("digests %s and %s", b.Digest(), again.Digest())
 	}
 	if _, err := trust.NewTrusted(again.PortalBytes, trust.Ed25519()); err != nil {
