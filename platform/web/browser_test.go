@@ -234,3 +234,41 @@ func (b *browser) fits(t *testing.T, where string) {
 		t.Errorf("%s: wider than the window: %s", where, line)
 	}
 }
+
+// accessible fails the test when a word lacks contrast (WCAG AA), a control
+// lacks a name or an id is there twice.
+func (b *browser) accessible(t *testing.T, where string) {
+	t.Helper()
+	for _, line := range value[[]string](t, b, `(() => {
+		const out = new Set();
+		const parse = c => { const n = c.match(/[\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
+		const light = ([r, g, b]) => { const f = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; return .2126 * f(r) + .7152 * f(g) + .0722 * f(b); };
+		const ground = e => {
+			for (; e; e = e.parentElement) {
+				const c = parse(getComputedStyle(e).backgroundColor);
+				if (c[3] === 1) return c;
+			}
+			return [255, 255, 255, 1];
+		};
+		const words = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+		while (words.nextNode()) {
+			const e = words.currentNode.parentElement, text = words.currentNode.textContent.trim();
+			if (!text || !e.checkVisibility({ visibilityProperty: true }) || e.closest("[disabled], .hidden-visually, option, title, desc")) continue;
+			const [a, z] = [light(parse(getComputedStyle(e).color)), light(ground(e))];
+			const ratio = (Math.max(a, z) + .05) / (Math.min(a, z) + .05);
+			if (ratio < 4.5) out.add("contrast " + ratio.toFixed(2) + ": " + text.slice(0, 40));
+		}
+		for (const e of document.querySelectorAll("input:not([type=hidden]):not([hidden]), select, textarea")) {
+			if (!e.labels.length && !e.getAttribute("aria-label")) out.add("no label: " + e.outerHTML.slice(0, 80));
+		}
+		for (const e of document.querySelectorAll("button, a[href], summary")) {
+			if (!e.textContent.trim() && !e.getAttribute("aria-label")) out.add("no name: " + e.outerHTML.slice(0, 80));
+		}
+		const ids = new Set();
+		for (const e of document.querySelectorAll("[id]")) ids.has(e.id) ? out.add("id twice: " + e.id) : ids.add(e.id);
+		if (document.querySelectorAll("h1").length !== 1) out.add("not one main heading");
+		return [...out];
+	})()`) {
+		t.Errorf("%s: %s", where, line)
+	}
+}

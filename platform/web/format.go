@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // exact is a time in full, always with its zone.
@@ -259,4 +261,21 @@ func allServers(n int64) string {
 		return "the one server"
 	}
 	return "all " + thousands(n) + " servers"
+}
+
+// runningJobs names the jobs that run.
+func runningJobs(n int) string {
+	if n == 1 {
+		return "the job that runs"
+	}
+	return "the " + thousands(n) + " jobs that run"
+}
+
+// sentence begins s with a capital letter.
+func sentence(s string) string {
+	if s == "" {
+		return ""
+	}
+	first, n := utf8.DecodeRuneInString(s)
+	return string(unicode.ToUpper(first)) + s[n:]
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
 	"time"
 )
@@ -27,7 +28,7 @@ func sampleSite(t *testing.T) *httptest.Server {
 		})
 	}
 	mux.HandleFunc("GET /jobs/18/stream", func(w http.ResponseWriter, r *http.Request) {
-		message, err := s.jobMessage(&visit{w: w, r: r}, jobView{JobDetail: sampleJobDetail(), now: sampleNow, operate: true})
+		message, err := jobMessage(r.Context(), jobView{JobDetail: sampleJobDetail(), now: sampleNow, operate: true}, 1)
 		if err != nil {
 			t.Error(err)
 		}
@@ -48,11 +49,13 @@ func sampleSite(t *testing.T) *httptest.Server {
 	return server
 }
 
-// TestLook opens every page with data that strains it, wide and narrow, light
-// and dark: nothing on the console, nothing wider than the window.
+// TestLook opens every page with data that strains it, wide, narrow and zoomed,
+// light and dark: nothing on the console, nothing wider than the window, every
+// word with contrast, every control with a name.
 func TestLook(t *testing.T) {
 	b := newBrowser(t)
 	server := sampleSite(t)
+	keep := os.Getenv("LIVEMEND_SCREENSHOTS") != "" // over a hundred pictures: only for somebody who looks at them
 	names := []string{"sign-in", "password"}
 	for _, x := range samples() {
 		names = append(names, x.name)
@@ -61,14 +64,19 @@ func TestLook(t *testing.T) {
 		name          string
 		width, height int64
 		dark          bool
-	}{{"wide", 1440, 900, false}, {"dark", 1440, 900, true}, {"narrow", 375, 800, false}} {
+	}{{"wide", 1440, 900, false}, {"dark", 1440, 900, true}, {"narrow", 375, 800, false}, {"zoomed", 720, 450, true}} {
 		b.look(t, size.width, size.height, size.dark)
 		for _, name := range names {
 			where := name + " " + size.name
 			b.open(t, server.URL+"/"+name)
 			b.fits(t, where)
 			b.quiet(t, where)
-			b.photograph(t, name+"-"+size.name)
+			if size.name == "wide" || size.name == "dark" {
+				b.accessible(t, where)
+			}
+			if keep {
+				b.photograph(t, name+"-"+size.name)
+			}
 		}
 	}
 }

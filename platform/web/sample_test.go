@@ -13,7 +13,6 @@ import (
 	"livemend.dev/livemend/fleet"
 	"livemend.dev/livemend/platform"
 	"livemend.dev/livemend/rollout"
-	"livemend.dev/livemend/wire"
 )
 
 // samples are the pages with data that strains them: many states, long names,
@@ -206,7 +205,7 @@ func samples() []sample {
 	full := platform.Overview{Servers: 20_417, Online: 20_398, Silent: 19, Pending: 1, States: sampleStates(),
 		Severities: map[string]int64{"critical": 12, "high": 417, "medium": 90, "low": 20, "": 6}, RunningJobs: 1, RecentJobs: sampleJobs(), Events: sampleEvents(),
 		Catalogue: platform.CatalogueState{RefreshedAt: before(10 * time.Minute), Version: 14, Patches: 231}}
-	request := fleet.EnrolmentRequest{ID: "E-1", Facts: wire.Facts{Hostname: "unknown-box", MachineID: "0011223344556677", OS: "debian", OSVersion: "12", Arch: "amd64"},
+	request := fleet.EnrolmentRequest{ID: "E-1", Facts: fleet.Facts{Hostname: "unknown-box", MachineID: "0011223344556677", OS: "debian", OSVersion: "12", Arch: "amd64"},
 		Fingerprint: "9f86d081884c7d65", Address: "192.0.2.17", State: fleet.EnrolmentPending, CreatedAt: before(90 * time.Second)}
 	plan := platform.Plan{Servers: 417, Tasks: 417, CVEs: []string{"LIVEMEND-2026-0001", "LIVEMEND-2026-0002"}, Patches: []fleet.Patch{samplePatch()}, Stages: []int{1, 416},
 		Skipped: []platform.PlanSkip{{Server: "S-9", Hostname: "build-3", Reason: "silent for 2 days; it gets the patch with the next job after it is back"}},

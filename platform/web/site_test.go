@@ -283,6 +283,7 @@ func liveJob(t *testing.T, b *browser, s *stand) {
 	s.run(t) // the runner's first security check fails: the repository was never refreshed
 	b.until(t, `document.querySelector("h1 .state").innerText.trim() !== "running"`)
 	b.until(t, `document.querySelector(".checks .failed")`)
+	b.until(t, `parseInt(document.querySelector("#now").innerText) < 2`) // the bar above follows too
 	if !value[bool](t, b, `window.sameDocument === true`) {
 		t.Error("the page was loaded anew instead of being kept up to date")
 	}

@@ -27,7 +27,6 @@ import (
 	"livemend.dev/livemend/store/storetest"
 	"livemend.dev/livemend/trust"
 	"livemend.dev/livemend/trust/repo"
-	"livemend.dev/livemend/wire"
 )
 
 // stand is a real platform on a real store, with a real portal behind it and
@@ -164,7 +163,7 @@ func (s *stand) fill(t *testing.T) {
 			return err
 		}
 		for _, name := range []string{"wanted-box", "unknown-box"} {
-			if _, err := platformdb.PutEnrolment(ctx, tx, org, fleet.EnrolmentRequest{ID: "E-" + name, Facts: wire.Facts{Hostname: name, MachineID: "00112233", OS: "debian", OSVersion: "12", Arch: "amd64"},
+			if _, err := platformdb.PutEnrolment(ctx, tx, org, fleet.EnrolmentRequest{ID: "E-" + name, Facts: fleet.Facts{Hostname: name, MachineID: "00112233", OS: "debian", OSVersion: "12", Arch: "amd64"},
 				Fingerprint: "9f86d081884c7d65", Address: "192.0.2.17", State: fleet.EnrolmentPending, CreatedAt: now, SeenAt: now, IdentityKey: publicKey(t), ChannelKey: publicKey(t)}); err != nil {
 				return err
 			}

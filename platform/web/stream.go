@@ -2,12 +2,15 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
 	"time"
 
 	"livemend.dev/livemend/access"
+	"livemend.dev/livemend/platform"
+	"livemend.dev/livemend/rollout"
 )
 
 // How a job's page is kept up to date.
@@ -41,7 +44,7 @@ func (s *site) jobStream(v *visit) error {
 		if j, err = s.jobDetail(v); err != nil {
 			return s.endStream(v, err)
 		}
-		message, err := s.jobMessage(v, j)
+		message, err := s.jobNews(v, j)
 		if err != nil {
 			return s.endStream(v, err)
 		}
@@ -84,12 +87,20 @@ func (s *site) endStream(v *visit, err error) error {
 	return nil
 }
 
-// jobMessage is the live part of a job's page as one server-sent event. Its id
-// is the newest event that it shows. When the job has ended, a second event
-// closes the stream.
-func (s *site) jobMessage(v *visit, j jobView) ([]byte, error) {
+// jobNews is the live part of a job's page, as it is now.
+func (s *site) jobNews(v *visit, j jobView) ([]byte, error) {
+	running, err := s.svc.Jobs(v.context(), v.who, platform.JobFilter{List: platform.List{Limit: 1}, State: rollout.JobRunning})
+	if err != nil {
+		return nil, err
+	}
+	return jobMessage(v.context(), j, int(running.Total))
+}
+
+// jobMessage is the news of a job as one server-sent event. Its id is the newest
+// event that it shows. When the job has ended, a second event closes the stream.
+func jobMessage(ctx context.Context, j jobView, running int) ([]byte, error) {
 	var body bytes.Buffer
-	if err := jobLive(j).Render(v.context(), &body); err != nil {
+	if err := jobNews(j, running).Render(ctx, &body); err != nil {
 		return nil, err
 	}
 	var message bytes.Buffer
