@@ -177,6 +177,17 @@ type Token struct {
 	UsedBy    string    `json:"used_by"` // System ID; empty = not used
 }
 
+// Facts describe a machine that asks to be enrolled, in its own words.
+type Facts struct {
+	Hostname  string `json:"hostname"`
+	MachineID string `json:"machine_id"`
+	OS        string `json:"os"`
+	OSVersion string `json:"os_version"`
+	Kernel    string `json:"kernel"`
+	KernelID  string `json:"kernel_build_id"`
+	Arch      string `json:"arch"`
+}
+
 // EnrolmentState is where an enrolment request stands.
 type EnrolmentState string
 
@@ -191,7 +202,7 @@ const (
 // person.
 type EnrolmentRequest struct {
 	ID          string         `json:"id"`
-	Facts       wire.Facts     `json:"facts"`
+	Facts       Facts          `json:"facts"`
 	Fingerprint string         `json:"fingerprint"` // SHA-256 of the identity key, first 16 hex digits
 	Address     string         `json:"address"`     // where it connected from
 	State       EnrolmentState `json:"state"`

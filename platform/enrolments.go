@@ -171,7 +171,7 @@ func (s *Service) enrolByCustomer(ctx context.Context, in Applicant) (wire.Admis
 	if err != nil {
 		return wire.Admission{}, err
 	}
-	request := fleet.EnrolmentRequest{ID: newID("E"), Facts: in.Facts, Address: in.Address, State: fleet.EnrolmentPending,
+	request := fleet.EnrolmentRequest{ID: newID("E"), Facts: fleet.Facts(in.Facts), Address: in.Address, State: fleet.EnrolmentPending,
 		CreatedAt: s.now(), SeenAt: s.now(), IdentityKey: in.IdentityKey, ChannelKey: in.ChannelKey}
 	fresh := request.ID
 	err = s.db.InTx(ctx, func(tx *store.Tx) error {

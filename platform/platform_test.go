@@ -415,19 +415,28 @@ func TestTenants(t *testing.T) {
 		token := must[platform.CreatedAPIToken](t)(svc.CreateAPIToken(ctx, p.Admin, platform.NewAPIToken{Name: "ci", Role: "viewer"}))
 
 		for what, try := range map[string]func() error{
-			"server":         func() error { _, err := svc.Server(ctx, other, m.SystemID); return err },
-			"remove server":  func() error { return svc.RemoveServer(ctx, other, m.SystemID) },
-			"import scan":    func() error { _, err := svc.ImportScan(ctx, other, m.SystemID, report(t, "oscap_before.xml")); return err },
-			"scan":           func() error { _, err := svc.LivePatchFound(ctx, other, platform.PatchRequest{Servers: []string{m.SystemID}}); return err },
-			"revert":         func() error { _, err := svc.CreateRevertJob(ctx, other, platform.RevertRequest{Path: path, Servers: []string{m.SystemID}}); return err },
-			"job":            func() error { _, err := svc.Job(ctx, other, job.ID); return err },
-			"stop job":       func() error { return svc.StopJob(ctx, other, job.ID) },
-			"key":            func() error { return svc.SetKeyEnabled(ctx, other, key.ID, false) },
-			"delete key":     func() error { return svc.DeleteKey(ctx, other, key.ID) },
-			"activate":       func() error { _, err := svc.ActivateLivePatching(ctx, other, key.ID); return err },
-			"enrolment":      func() error { _, err := svc.DecideEnrolment(ctx, other, request.ID, true); return err },
-			"user":           func() error { return svc.SetUserDisabled(ctx, other, user.ID, true) },
-			"API token":      func() error { return svc.DeleteAPIToken(ctx, other, token.ID) },
+			"server":        func() error { _, err := svc.Server(ctx, other, m.SystemID); return err },
+			"remove server": func() error { return svc.RemoveServer(ctx, other, m.SystemID) },
+			"import scan": func() error {
+				_, err := svc.ImportScan(ctx, other, m.SystemID, report(t, "oscap_before.xml"))
+				return err
+			},
+			"scan": func() error {
+				_, err := svc.LivePatchFound(ctx, other, platform.PatchRequest{Servers: []string{m.SystemID}})
+				return err
+			},
+			"revert": func() error {
+				_, err := svc.CreateRevertJob(ctx, other, platform.RevertRequest{Path: path, Servers: []string{m.SystemID}})
+				return err
+			},
+			"job":        func() error { _, err := svc.Job(ctx, other, job.ID); return err },
+			"stop job":   func() error { return svc.StopJob(ctx, other, job.ID) },
+			"key":        func() error { return svc.SetKeyEnabled(ctx, other, key.ID, false) },
+			"delete key": func() error { return svc.DeleteKey(ctx, other, key.ID) },
+			"activate":   func() error { _, err := svc.ActivateLivePatching(ctx, other, key.ID); return err },
+			"enrolment":  func() error { _, err := svc.DecideEnrolment(ctx, other, request.ID, true); return err },
+			"user":       func() error { return svc.SetUserDisabled(ctx, other, user.ID, true) },
+			"API token":  func() error { return svc.DeleteAPIToken(ctx, other, token.ID) },
 		} {
 			if err := try(); !errors.Is(err, platform.ErrNotFound) {
 				t.Errorf("%s of another organisation: %v", what, err)

@@ -186,6 +186,9 @@ func checksText(checks []fleet.Check) string {
 // order allocates the next counter, durably, and has the manifest signed; then
 // it verifies what came back as the agent will.
 func (s *Service) order(ctx context.Context, c *inspection) (counter int64, envelope []byte, err error) {
+	if err := s.pace.Wait(ctx); err != nil {
+		return 0, nil, err
+	}
 	err = s.db.InTx(ctx, func(tx *store.Tx) (err error) {
 		counter, err = platformdb.NextCounter(ctx, tx, c.server.ID)
 		return err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 
 	"livemend.dev/livemend/access"
 	"livemend.dev/livemend/audit"
@@ -44,6 +45,7 @@ type Config struct {
 	Bundle       *trust.Bundle
 	Sign         func(ctx context.Context, m *trust.Manifest) ([]byte, error) // by the director's signer process
 	CheckCommand []string                                                     // optional; external scanner of patches, gets the file's path as its last argument
+	PerMinute    int                                                          // optional; orders that Sign takes in a minute, 0 = any number
 	Silence      time.Duration                                                // optional; DefaultSilence; at most trust.MaxManifestLife
 	BothInOne    bool                                                         // portal and platform in one process
 	Log          *slog.Logger
@@ -62,6 +64,7 @@ type Service struct {
 	hub       *hub
 	vault     *vault
 	passwords *semaphore.Weighted // a password check costs 19 MiB
+	pace      *rate.Limiter       // of orders to be signed
 	wake      chan struct{}       // tells the runner that there is something to check
 
 	refreshing sync.Mutex // one refresh of the repository at a time
@@ -78,6 +81,8 @@ func New(cfg Config) (*Service, error) {
 	switch {
 	case cfg.Silence == 0:
 		cfg.Silence = DefaultSilence
+	case cfg.PerMinute < 0 || cfg.PerMinute == 1:
+		return nil, errors.New("a signer takes at least two orders in a minute")
 	case cfg.Silence < time.Second || cfg.Silence > trust.MaxManifestLife:
 		return nil, fmt.Errorf("the time of silence must be between a second and %s: an order is good for no longer", trust.MaxManifestLife)
 	}
@@ -104,7 +109,7 @@ func New(cfg Config) (*Service, error) {
 		cfg: cfg, db: cfg.DB, log: cfg.Log, portal: cfg.Portal, files: files,
 		mirror: &mirror{cache: cache, files: published},
 		hub:    newHub(), vault: vault, passwords: semaphore.NewWeighted(passwordChecks),
-		wake: make(chan struct{}, 1),
+		pace: paceOf(cfg.PerMinute), wake: make(chan struct{}, 1),
 	}
 	err = errors.Join(s.mirror.pin(cfg.Bundle.PortalBytes, cfg.Bundle.Portal.Version),
 		s.mirror.keep(strconv.FormatInt(cfg.Bundle.Director.Version, 10)+".director-root.json", cfg.Bundle.DirectorBytes))
@@ -112,6 +117,16 @@ func New(cfg Config) (*Service, error) {
 		return nil, errors.Join(fmt.Errorf("keeping the roots of trust: %w", err), s.Close())
 	}
 	return s, nil
+}
+
+// paceOf stays below a signer's limit of orders in any minute: a burst of a
+// quarter, and the rest evenly.
+func paceOf(perMinute int) *rate.Limiter {
+	if perMinute == 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	burst := max(perMinute/4, 1)
+	return rate.NewLimiter(rate.Limit(float64(perMinute-burst)/60), burst)
 }
 
 // Close gives the folders back. Run must have ended.

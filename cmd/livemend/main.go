@@ -15,6 +15,8 @@ import (
 type commands struct {
 	Repo     repoCommand     `cmd:"" help:"Keys and documents of a patch repository."`
 	Director directorCommand `cmd:"" help:"Keys and root of a director."`
+	Serve    serveCommand    `cmd:"" help:"Run portal and platform in one process, for trying out."`
+	Platform platformCommand `cmd:"" help:"The partner's management platform."`
 	Portal   portalCommand   `cmd:"" help:"The patch vendor's service."`
 	Patch    patchCommand    `cmd:"" help:"Build, look at and publish live patches."`
 	Content  contentCommand  `cmd:"" help:"Content for scanners."`

@@ -25,6 +25,15 @@ func newLog() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)
 // serveHTTP serves until ctx ends and then lets running requests finish, for a
 // while.
 func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+	return serveUntil(ctx, handler, log, func(s *http.Server) error { return s.Serve(listener) })
+}
+
+// serveHTTPS is serveHTTP with a certificate.
+func serveHTTPS(ctx context.Context, listener net.Listener, handler http.Handler, cert, key string, log *slog.Logger) error {
+	return serveUntil(ctx, handler, log, func(s *http.Server) error { return s.ServeTLS(listener, cert, key) })
+}
+
+func serveUntil(ctx context.Context, handler http.Handler, log *slog.Logger, serve func(*http.Server) error) error {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
@@ -39,7 +48,7 @@ func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler,
 		}
 		stopped <- err
 	})
-	err := server.Serve(listener)
+	err := serve(server)
 	if stop() { // it was not asked to end
 		return err
 	}
