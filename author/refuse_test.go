@@ -37,6 +37,39 @@ var plain = authortest.Files{"a.c": head + `
 	void show(void) { printf("%d %d %d %d %d", work(1), tiny(2), mine(3), call(4), limit); }`,
 }
 
+// twins has two hidden functions and two variables that differ by name alone.
+var twins = authortest.Files{
+	"a.c": head + `
+		__attribute__((visibility("hidden"))) int left(int), right(int);
+		extern __attribute__((visibility("hidden"))) int total, count;
+		__attribute__((noinline)) int go(int x) { total += x; return left(x) + total * count; }
+		void show(void) { printf("%d", go(1)); }`,
+	"b.c": head + `
+		__attribute__((visibility("hidden"))) int total, count;
+		__attribute__((visibility("hidden"))) int left(int x) { return x * 10; }
+		__attribute__((visibility("hidden"))) int right(int x) { return x * 20; }`,
+}
+
+var loop = authortest.Files{"a.c": head + `
+	asm(".section .text.spin,\"ax\",@progbits; .globl spin; .type spin,@function;"
+	    "spin: xor %eax,%eax; mov $7,%ecx; 1: inc %eax; 2: inc %ecx; cmp %edi,%eax; jb 1b; ret; .size spin,.-spin; .text");
+	__attribute__((noinline)) int work(int x) { return x * 5 - (x >> 1); }
+	void show(void) { printf("%d", work(2)); }`,
+}
+
+var writableLabels = authortest.Files{"a.c": head + `
+	__attribute__((noinline)) int interpret(const char *p, int patch) {
+		static const void *ops[] = {&&stop, &&add, &&sub};
+		int x = 1;
+		if (patch) ops[patch] = &&stop;
+		goto *ops[*p++ & 3];
+	add: x += 1; goto *ops[*p++ & 3];
+	sub: x -= 7; goto *ops[*p++ & 3];
+	stop: return x;
+	}
+	void show(void) { printf("%d", interpret("\1\2\0", 0)); }`,
+}
+
 const workBody = "return x * x + table[x & 1];"
 
 var refusals = []bad{
@@ -57,6 +90,10 @@ var refusals = []bad{
 	{name: "another level of optimisation", before: plain, after: edit(plain, "a.c", "x * x", "x * x * x"), library: []string{"-O1"}, kind: refusal.Foreign, place: "a.o"},
 	{name: "other sources", before: edit(plain, "a.c", "x * 3", "x * 5"), after: edit(plain, "a.c", "x * x", "x * x * x"), stock: plain, kind: refusal.Foreign, place: "mine"},
 	{name: "the same code with another callee", before: twoFiles, after: edit(twoFiles, "a.c", "x * x", "x * x * x"), stock: edit(twoFiles, "a.c", "from_b", "from_c"), kind: refusal.Foreign, place: "show"},
+	{name: "the same code with another hidden callee", before: twins, after: edit(twins, "a.c", "total +=", "total -="), stock: edit(twins, "a.c", "left(x)", "right(x)"), kind: refusal.Foreign, place: "go"},
+	{name: "the same code with another variable", before: twins, after: edit(twins, "a.c", "total +=", "total -="), stock: edit(twins, "a.c", "total +=", "count +="), kind: refusal.Foreign, place: "go"},
+	{name: "the same instructions with another jump", before: loop, after: edit(loop, "a.c", "x * 5", "x * 7"), stock: edit(loop, "a.c", "jb 1b", "jb 2b"), kind: refusal.Foreign, place: "spin"},
+	{name: "a variable with places inside a function", before: writableLabels, after: edit(writableLabels, "a.c", "x -= 7", "x -= 8"), kind: refusal.Data, place: "interpret"},
 	{name: "exceptions", before: plain, after: edit(plain, "a.c", workBody, "__attribute__((cleanup(free_it))) char *p = 0; show(); return x + *p;"), objects: []string{"-fexceptions"}, kind: refusal.Exceptions, place: "work"},
 	{
 		name:   "an indirect function",
