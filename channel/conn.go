@@ -2,7 +2,6 @@ package channel
 
 import (
 	"io"
-	"net"
 	"sync"
 	"time"
 )
@@ -14,10 +13,18 @@ type Cipher interface {
 	Decrypt(out, ad, ciphertext []byte) ([]byte, error)
 }
 
+// Transport is what a Conn runs over: a net.Conn on servers, the os.File of a
+// socket in the agent.
+type Transport interface {
+	io.ReadWriteCloser
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+}
+
 // Conn is a connection whose both ends have proven their static keys. Make a
 // Peer of it to use it. Close may be called at any time by any goroutine.
 type Conn struct {
-	raw    net.Conn
+	raw    Transport
 	in     io.Reader
 	hash   []byte
 	remote [KeySize]byte
@@ -37,7 +44,7 @@ type Conn struct {
 // NewConn wraps raw after a handshake. What raw's reader has buffered already
 // is read through in. hash is the handshake hash, remote the other end's
 // static public key.
-func NewConn(raw net.Conn, in io.Reader, send, receive Cipher, hash []byte, remote [KeySize]byte) *Conn {
+func NewConn(raw Transport, in io.Reader, send, receive Cipher, hash []byte, remote [KeySize]byte) *Conn {
 	return &Conn{raw: raw, in: in, send: send, receive: receive, hash: hash, remote: remote}
 }
 
@@ -47,9 +54,6 @@ func (c *Conn) HandshakeHash() []byte { return append([]byte(nil), c.hash...) }
 
 // RemoteKey returns the other end's static X25519 public key.
 func (c *Conn) RemoteKey() [KeySize]byte { return c.remote }
-
-// RemoteAddr returns the other end's network address, for logs and rate limits.
-func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
 
 // Close ends the connection. Calls after the first return the first's error.
 func (c *Conn) Close() error {

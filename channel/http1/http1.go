@@ -12,10 +12,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"livemend.dev/livemend/channel/tcp"
 )
 
 // Limits on what a server may answer.
@@ -67,11 +69,11 @@ func Parse(url string) (Server, error) {
 	if i := strings.IndexByte(rest, '/'); i >= 0 {
 		host, path = rest[:i], strings.TrimRight(rest[i:], "/")
 	}
-	if _, port, err := net.SplitHostPort(host); err != nil || port == "" {
-		if host == "" || strings.Count(host, ":") > 0 && !strings.HasSuffix(host, "]") {
-			return Server{}, ErrURL
-		}
-		host = net.JoinHostPort(strings.Trim(host, "[]"), "80")
+	if strings.IndexByte(host, ':') < 0 || strings.HasSuffix(host, "]") {
+		host += ":80"
+	}
+	if _, _, err := tcp.Split(host); err != nil {
+		return Server{}, ErrURL
 	}
 	return Server{Host: host, Path: path}, nil
 }
@@ -79,7 +81,7 @@ func Parse(url string) (Server, error) {
 // Upgrade connects to s and asks for protocol at path. On success the
 // connection, and the reader through which it must be read, belong to the
 // caller.
-func Upgrade(ctx context.Context, s Server, path, protocol string) (net.Conn, *bufio.Reader, error) {
+func Upgrade(ctx context.Context, s Server, path, protocol string) (*os.File, *bufio.Reader, error) {
 	conn, r, h, err := ask(ctx, s, "GET "+s.Path+path+" HTTP/1.1\r\nHost: "+s.Host+
 		"\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
 	if err != nil {
@@ -118,9 +120,8 @@ func Get(ctx context.Context, s Server, path string, limit int64) (body []byte, 
 }
 
 // ask connects, sends the request and reads the head of the answer.
-func ask(ctx context.Context, s Server, request string) (net.Conn, *bufio.Reader, head, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", s.Host)
+func ask(ctx context.Context, s Server, request string) (*os.File, *bufio.Reader, head, error) {
+	conn, err := tcp.Dial(ctx, s.Host)
 	if err != nil {
 		return nil, nil, head{}, err
 	}

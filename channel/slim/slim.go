@@ -12,7 +12,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
+	"os"
 	"time"
 
 	"livemend.dev/livemend/channel"
@@ -87,7 +87,7 @@ func dial(ctx context.Context, at http1.Server, private, server [keySize]byte) (
 //	<- e, ee, se
 //
 // followed by the confirmation of package channel.
-func handshake(raw net.Conn, r *bufio.Reader, private, server [keySize]byte) (*channel.Conn, error) {
+func handshake(raw *os.File, r *bufio.Reader, private, server [keySize]byte) (*channel.Conn, error) {
 	var ephemeral [keySize]byte
 	if err := entropy.Read(ephemeral[:]); err != nil {
 		return nil, err
