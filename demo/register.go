@@ -218,7 +218,13 @@ func (t *tour) installByToken(ctx context.Context) (string, error) {
 // agentsKeepSystemID reads it where the agents keep it.
 func (t *tour) agentsKeepSystemID(ctx context.Context) (string, error) {
 	return t.each(func(h *stage.Host) (string, error) {
-		out, err := h.Run(ctx, nil, "livemend-agent", "status")
+		var out string
+		// The agent says what it is once it has looked around for the first time.
+		err := stage.Until(ctx, "the agent knows itself", func() (bool, error) {
+			var err error
+			out, err = h.Run(ctx, nil, "livemend-agent", "status")
+			return err == nil, ctx.Err()
+		})
 		if err != nil {
 			return "", err
 		}

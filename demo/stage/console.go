@@ -41,8 +41,12 @@ func SignIn(ctx context.Context, base, name, oneTime, password string) (*Console
 	if err := c.post(ctx, "/session", map[string]string{"name": name, "password": oneTime}, nil); err != nil {
 		return nil, fmt.Errorf("sign in with the one-time password: %w", err)
 	}
-	if err := c.post(ctx, "/session/password", map[string]string{"current": oneTime, "password": password}, nil); err != nil {
+	if err := c.call(ctx, http.MethodPut, "/password", map[string]string{"current": oneTime, "new": password}, nil); err != nil {
 		return nil, fmt.Errorf("set a new password: %w", err)
+	}
+	// A new password ends every session, this one too.
+	if err := c.post(ctx, "/session", map[string]string{"name": name, "password": password}, nil); err != nil {
+		return nil, fmt.Errorf("sign in with the new password: %w", err)
 	}
 	return c, nil
 }
@@ -53,13 +57,13 @@ func (c *Console) CreateKey(ctx context.Context, k platform.NewKey) (out platfor
 }
 
 // Keys lists the registration keys.
-func (c *Console) Keys(ctx context.Context) ([]fleet.Key, error) {
-	return items[fleet.Key](ctx, c, "/keys")
+func (c *Console) Keys(ctx context.Context) (out []fleet.Key, err error) {
+	return out, c.get(ctx, "/keys", &out)
 }
 
 // Activate is "Activate LivePatching".
 func (c *Console) Activate(ctx context.Context, key string) (out platform.Install, err error) {
-	return out, c.post(ctx, "/keys/"+url.PathEscape(key)+"/activate", nil, &out)
+	return out, c.post(ctx, "/activate", map[string]string{"key_id": key}, &out)
 }
 
 // AddServer is "Add new server".
@@ -68,18 +72,18 @@ func (c *Console) AddServer(ctx context.Context, n platform.NewServer) (out plat
 }
 
 // Tokens lists the one-use tokens.
-func (c *Console) Tokens(ctx context.Context) ([]fleet.Token, error) {
-	return items[fleet.Token](ctx, c, "/tokens")
+func (c *Console) Tokens(ctx context.Context) (out []fleet.Token, err error) {
+	return out, c.get(ctx, "/server-tokens", &out)
 }
 
 // Enrolments lists the machines that wait for a person.
-func (c *Console) Enrolments(ctx context.Context) ([]fleet.EnrolmentRequest, error) {
-	return items[fleet.EnrolmentRequest](ctx, c, "/enrolments")
+func (c *Console) Enrolments(ctx context.Context) (out []fleet.EnrolmentRequest, err error) {
+	return out, c.get(ctx, "/enrolments", &out)
 }
 
 // RefuseEnrolment says no to a machine.
 func (c *Console) RefuseEnrolment(ctx context.Context, id string) error {
-	return c.post(ctx, "/enrolments/"+url.PathEscape(id)+"/refuse", nil, nil)
+	return c.post(ctx, "/enrolments/"+url.PathEscape(id)+"/decision", map[string]bool{"approve": false}, nil)
 }
 
 // Servers lists the enrolled servers.
@@ -119,17 +123,17 @@ func (c *Console) Coverage(ctx context.Context, cve string) ([]fleet.Coverage, e
 
 // Plan says what LivePatchFound would do.
 func (c *Console) Plan(ctx context.Context, r platform.PatchRequest) (out platform.Plan, err error) {
-	return out, c.post(ctx, "/jobs/livepatch/plan", r, &out)
+	return out, c.post(ctx, "/livepatch/plan", r, &out)
 }
 
 // LivePatchFound is "LivePatch found vulnerabilities".
 func (c *Console) LivePatchFound(ctx context.Context, r platform.PatchRequest) (out fleet.Job, err error) {
-	return out, c.post(ctx, "/jobs/livepatch", r, &out)
+	return out, c.post(ctx, "/livepatch", r, &out)
 }
 
 // Revert takes a live patch off.
 func (c *Console) Revert(ctx context.Context, r platform.RevertRequest) (out fleet.Job, err error) {
-	return out, c.post(ctx, "/jobs/revert", r, &out)
+	return out, c.post(ctx, "/revert", r, &out)
 }
 
 // Job returns everything about one job.
