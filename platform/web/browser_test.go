@@ -164,6 +164,7 @@ func (b *browser) look(t *testing.T, width, height int64, dark bool) {
 // photograph keeps a picture of the whole page.
 func (b *browser) photograph(t *testing.T, name string) {
 	t.Helper()
+	b.until(t, `document.readyState === "complete" && document.body.offsetWidth > 0`)
 	beyond := true
 	picture := call(t, b, cdppage.CaptureScreenshot, cdppage.CaptureScreenshotParams{CaptureBeyondViewport: &beyond})
 	if err := os.WriteFile(filepath.Join(b.dir, name+".png"), picture.Data, 0o644); err != nil {

@@ -95,16 +95,6 @@ func onlineMood(online bool) mood {
 	return mood{"outline", "signal", "silent", "Its agent is not connected"}
 }
 
-func enrolmentMood(s fleet.EnrolmentState) mood {
-	switch s {
-	case fleet.EnrolmentApproved:
-		return mood{"green", "check", "approved", ""}
-	case fleet.EnrolmentRefused:
-		return mood{"red", "stop", "refused", ""}
-	}
-	return mood{"amber", "clock", "waits for you", ""}
-}
-
 // checkIcon is the drawing beside a security check.
 func checkIcon(o fleet.CheckOutcome) string {
 	switch o {

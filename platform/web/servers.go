@@ -170,11 +170,10 @@ func (s *site) removeServer(v *visit) error {
 
 // addView is the page that adds a server.
 type addView struct {
-	keys    []fleet.Key
-	tokens  []fleet.Token
-	install *platform.Install
-	now     time.Time
-	admin   bool
+	keys   []fleet.Key
+	tokens []fleet.Token
+	now    time.Time
+	admin  bool
 }
 
 // usable are the keys that still enrol servers.

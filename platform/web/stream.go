@@ -32,6 +32,11 @@ func (s *site) jobStream(v *visit) error {
 	v.w.Header().Set("X-Accel-Buffering", "no")
 	v.w.WriteHeader(http.StatusOK)
 
+	defer func() {
+		// The connection may serve other pages next. Where it cannot be set it was never set.
+		_ = out.SetWriteDeadline(time.Time{})
+	}()
+
 	news, stop := s.svc.Watch(v.who)
 	defer stop()
 	beat := time.NewTicker(streamBeat)
