@@ -2,6 +2,7 @@ package userspace
 
 import (
 	"context"
+	"io"
 	"testing"
 	"time"
 )
@@ -99,5 +100,56 @@ func TestRefusedPatches(t *testing.T) {
 	cancel()
 	if _, err := testEngine().Apply(ctx, good); err == nil {
 		t.Error("a cancelled call succeeded")
+	}
+}
+
+// A process that starts another program between any two steps is left alone by
+// all later ones: the new program is neither called upon nor written to.
+func TestExecRace(t *testing.T) {
+	p := makePatch(t, libPath, 1, all(100))
+	becomeCat := func(h *host) {
+		if _, err := io.WriteString(h.in, "exec\n"); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the other program", func() bool {
+			l, err := look(h.pid())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.close()
+			return l.comm == "cat"
+		})
+	}
+	for name, step := range map[string]func(a *attempt, tg *target, pl *plan, change func()) error{
+		"before the image": func(a *attempt, tg *target, pl *plan, change func()) error {
+			change()
+			return a.bringImage(tg, pl, status{})
+		},
+		"before the switch": func(a *attempt, tg *target, pl *plan, change func()) error {
+			if err := a.bringImage(tg, pl, status{}); err != nil {
+				return err
+			}
+			change()
+			_, _, err := newTracer(tg.h).carryOut(tg, pl, time.Second)
+			return err
+		},
+	} {
+		h := startHost(t)
+		a := &attempt{job: job{engine: testEngine(), patch: p}, ctx: context.Background()}
+		tg := targetOf(t, h.pid())
+		pl, err := tg.planApply(&p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = <-onThread(func() error { return step(a, tg, pl, func() { becomeCat(h) }) })
+		if err != errEnded && err != errExec && err != errNotMapped {
+			t.Errorf("%s: error %v, want that it is another program", name, err)
+		}
+		h.want("cat is well", "cat is well")
+		for _, m := range h.maps() {
+			if m.start == pl.carrier.begin() {
+				t.Errorf("%s: the new program has the image", name)
+			}
+		}
 	}
 }

@@ -86,6 +86,9 @@ func (t *tracer) inject(gadget uint64, calls []call, filtered bool, wait time.Du
 	if err := t.park(th, began.Add(wait)); err != nil {
 		return 0, 0, err
 	}
+	if err := t.sameMemory(tid, gadget); err != nil {
+		return 0, 0, err
+	}
 	var mask uint64
 	if e := ptrace(ptraceGetSigmask, tid, kernelSigsetBytes, unsafe.Pointer(&mask)); e != 0 {
 		return 0, 0, injectError("its signal mask cannot be read", e)
@@ -119,6 +122,24 @@ func (t *tracer) inject(gadget uint64, calls []call, filtered bool, wait time.Du
 	return n, 0, err
 }
 
+// sameMemory makes sure that the stopped thread still runs on the memory that
+// was examined, and not on a new program's: the examined memory must still be
+// there, and the thread must have the instruction that it is about to borrow.
+func (t *tracer) sameMemory(tid int, gadget uint64) error {
+	var examined, now [len(callInsn)]byte
+	if _, err := t.h.ReadAt(examined[:], int64(gadget)); err != nil {
+		return err
+	}
+	n, err := readOther(tid, gadget, now[:])
+	if err != nil {
+		return err
+	}
+	if n != len(now) || string(now[:]) != callInsn || examined != now {
+		return errExec
+	}
+	return nil
+}
+
 // anyThread returns the first thread of the process, or another one when the
 // first has ended already.
 func (t *tracer) anyThread() (int, error) {
@@ -136,6 +157,9 @@ func (t *tracer) anyThread() (int, error) {
 	}
 	return 0, errEnded
 }
+
+// faults are the signals by which the kernel reports that an instruction failed.
+const faults = 1<<unix.SIGSEGV | 1<<unix.SIGBUS | 1<<unix.SIGILL | 1<<unix.SIGFPE | 1<<unix.SIGTRAP
 
 // park stops the thread at a point where its registers may be borrowed.
 func (t *tracer) park(th *thread, deadline time.Time) error {
@@ -219,6 +243,8 @@ func (t *tracer) run(th *thread, gadget uint64, c call) (int64, error) {
 			return r.result(), nil
 		case event == 0 && sig == int(unix.SIGSYS):
 			return 0, errors.New("it intercepts its own system calls")
+		case event == 0 && faults&(1<<sig) != 0:
+			return 0, errors.New("the system call instruction cannot be run") // never the program's own fault
 		case event == 0:
 			deliver = sig // SIGSTOP, which cannot be blocked
 		}

@@ -91,11 +91,11 @@ func (t *tracer) outside(tg *target, pl *plan, th *thread, sc *scratch) error {
 		return &busyError{"a thread's stack is too large to be looked through"}
 	}
 	for low < m.end {
-		n, err := readStack(th.tid, low, sc.stack[:min(stackChunk, m.end-low)])
+		n, err := readOther(th.tid, low, sc.stack[:min(stackChunk, m.end-low)])
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if n &^= 7; n == 0 {
 			break // the mapping has become shorter
 		}
 		for i := range n / 8 {
@@ -124,20 +124,20 @@ func inSpans(spans []span, addr uint64) bool {
 	return lo < len(spans) && spans[lo].from <= addr
 }
 
-// readStack reads whole words of a stopped thread's stack; n is 0 when there is
-// nothing at the address.
-func readStack(tid int, at uint64, b []byte) (n int, err error) {
+// readOther reads the memory that a stopped thread runs on now. n is 0 when
+// there is nothing at the address.
+func readOther(tid int, at uint64, b []byte) (n int, err error) {
 	local := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
 	remote := unix.RemoteIovec{Base: uintptr(at), Len: len(b)}
 	got, _, e := unix.RawSyscall6(unix.SYS_PROCESS_VM_READV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1,
 		uintptr(unsafe.Pointer(&remote)), 1, 0)
 	switch e {
 	case 0:
-		return int(got) &^ 7, nil
+		return int(got), nil
 	case unix.EFAULT:
 		return 0, nil
 	}
-	return 0, injectError("a thread's stack cannot be read", e)
+	return 0, injectError("its memory cannot be read", e)
 }
 
 // rewrite writes all sites, or none. Old bytes are compared and new ones read

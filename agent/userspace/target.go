@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
-	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -260,11 +259,11 @@ func readSites(tid int, sites []write, out []jump) error {
 		local := unix.Iovec{Base: (*byte)(unsafe.Pointer(&out[0])), Len: uint64(n) * image.JumpSize}
 		got, _, e := unix.RawSyscall6(unix.SYS_PROCESS_VM_READV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1,
 			uintptr(unsafe.Pointer(&remote)), uintptr(n), 0)
+		if e == unix.EFAULT || e == 0 && int(got) != n*image.JumpSize {
+			return errNotMapped
+		}
 		if e != 0 {
 			return injectError("the code of its functions cannot be read", e)
-		}
-		if int(got) != n*image.JumpSize {
-			return errors.New("only " + strconv.Itoa(int(got)) + " bytes of its functions' code can be read")
 		}
 		sites, out = sites[n:], out[n:]
 	}
