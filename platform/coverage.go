@@ -217,17 +217,26 @@ func (s *Service) Vulnerabilities(ctx context.Context, who access.Subject, f Cov
 		}
 	}
 	for _, r := range rows {
-		v := Vulnerability{CVE: r.CVE, Title: r.Title, Severity: r.Severity, Servers: r.Servers, Patches: fixes[r.CVE]}
+		v := Vulnerability{CVE: r.CVE, Title: r.Title, Severity: r.Severity, Servers: r.Servers, Patches: listed(fixes[r.CVE])}
 		if v.States, err = platformdb.VulnerabilityStateCounts(ctx, s.db, who.Organisation, r.CVE); err != nil {
 			return page, err
 		}
 		if v.Updates, err = platformdb.UpdatesFor(ctx, s.db, who.Organisation, r.CVE); err != nil {
 			return page, err
 		}
+		v.Updates = listed(v.Updates)
 		page.Items = append(page.Items, v)
 	}
 	page.Total, page.Next = total, nextOffset(offset, len(page.Items), total)
 	return page, nil
+}
+
+// listed makes an empty list of no list, for those who read JSON.
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // Overview returns the numbers of the first page.
@@ -265,6 +274,7 @@ func (s *Service) Overview(ctx context.Context, who access.Subject) (Overview, e
 	if out.Events, err = platformdb.LastEvents(ctx, s.db, who.Organisation, 0, "", recentEvents); err != nil {
 		return out, err
 	}
+	out.RecentJobs, out.Events = listed(out.RecentJobs), listed(out.Events)
 	catalogue, err := s.Catalogue(ctx, who)
 	out.Catalogue = catalogue.CatalogueState
 	return out, err

@@ -282,6 +282,7 @@ func (s *Service) Job(ctx context.Context, who access.Subject, id int64) (JobDet
 	if out.Events, err = platformdb.LastEvents(ctx, s.db, who.Organisation, id, "", jobEvents); err != nil {
 		return out, err
 	}
+	out.Events = listed(out.Events)
 	slices.Reverse(out.Events)
 	return out, nil
 }

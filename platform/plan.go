@@ -162,7 +162,7 @@ func (s *Service) PlanLivePatches(ctx context.Context, who access.Subject, in Pa
 	if err != nil {
 		return Plan{}, err
 	}
-	plan := Plan{Servers: int64(len(intent.work)), CVEs: cves, Patches: []fleet.Patch{}, Stages: []int{}, Skipped: intent.skipped}
+	plan := Plan{Servers: int64(len(intent.work)), CVEs: listed(cves), Patches: []fleet.Patch{}, Stages: []int{}, Skipped: intent.skipped}
 	catalogue, err := s.Catalogue(ctx, who)
 	if err != nil {
 		return Plan{}, err

@@ -1,7 +1,6 @@
 package platform_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"strings"
@@ -342,58 +341,6 @@ func TestFirstServerThenTheRest(t *testing.T) {
 	}
 }
 
-func TestFailureStopsTheRest(t *testing.T) {
-	p := platformtest.Start(t, storetest.SQLite(t), nil)
-	a, b := enrolled(t, p, p.Admin, "a"), enrolled(t, p, p.Admin, "b")
-	importReport(t, p, p.Admin, a, b)
-	path := p.PublishPatch(1)
-	must[platform.CatalogueChange](t)(p.Service.RefreshCatalogue(t.Context(), p.Admin))
-	run := func(end func()) platform.JobDetail {
-		job := must[fleet.Job](t)(p.Service.LivePatchFound(t.Context(), p.Admin, platform.PatchRequest{}))
-		end()
-		return p.WaitJob(p.Admin, job.ID)
-	}
-	tests := []struct {
-		name string
-		end  func()
-		want rollout.TaskState
-	}{
-		{"refused by the agent", func() {
-			order, envelope := a.Work()
-			if err := a.Report(order, envelope, func(r *wire.Report) { r.Outcome, r.Reason, r.Text = wire.Refused, "threshold", "too few keys" }); err != nil {
-				t.Error(err)
-			}
-		}, rollout.Refused},
-		{"failed on the server", func() {
-			order, envelope := a.Work()
-			if err := a.Report(order, envelope, func(r *wire.Report) { r.Outcome = wire.Failed }); err != nil {
-				t.Error(err)
-			}
-		}, rollout.Failed},
-		{"blocked before it was checked", func() {}, rollout.Refused},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if strings.HasPrefix(tt.name, "blocked") {
-				// The plan is made before the block, the check after it.
-				p.Stop()
-				p.Restart()
-				a.Start()
-				b.Start()
-			}
-			done := run(tt.end)
-			if strings.HasPrefix(tt.name, "blocked") {
-				return
-			}
-			first, second := platformtest.Task(t, done, a.SystemID), platformtest.Task(t, done, b.SystemID)
-			if done.State != rollout.JobStopped || first.State != tt.want || second.State != rollout.Skipped {
-				t.Errorf("job %s, tasks %s and %s", done.State, first.State, second.State)
-			}
-		})
-	}
-	_ = path
-}
-
 func TestTenants(t *testing.T) {
 	storetest.EachDSN(t, func(t *testing.T, dsn string) {
 		p := platformtest.Start(t, dsn, nil)
@@ -529,5 +476,3 @@ func TestSignIn(t *testing.T) {
 		t.Errorf("audit %+v, %v", audit, err)
 	}
 }
-
-var _ = context.Background

@@ -135,6 +135,7 @@ func (s *Service) Server(ctx context.Context, who access.Subject, id string) (Se
 		out.Tasks = append(out.Tasks, t.Task)
 	}
 	out.Events, err = platformdb.LastEvents(ctx, s.db, who.Organisation, 0, id, recentEvents)
+	out.Applied, out.Coverage, out.Findings, out.Events = listed(out.Applied), listed(out.Coverage), listed(out.Findings), listed(out.Events)
 	return out, err
 }
 

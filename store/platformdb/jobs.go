@@ -121,12 +121,12 @@ func OrderFor(ctx context.Context, q store.Querier, server string) (Task, error)
 		ORDER BY CASE state WHEN $4 THEN 1 ELSE 0 END, counter LIMIT 1`, server, string(rollout.Sent), string(rollout.Running), string(rollout.Signed))
 }
 
-// TasksToCheck returns tasks of all organisations that wait for their checks,
-// oldest job first. A server gets one order at a time: a task is left out while
+// TasksToCheck returns tasks of all organisations that wait for their checks:
+// first those whose order was lost, then by how long they wait. A server gets one order at a time: a task is left out while
 // an earlier one of its server is with the agent.
 func TasksToCheck(ctx context.Context, q store.Querier, limit int) ([]Task, error) {
 	return store.All(ctx, q, scanTask, `SELECT `+taskColumns+` FROM platform_task t WHERE t.state = $1 AND NOT EXISTS
-		(SELECT 1 FROM platform_task o WHERE o.server_id = t.server_id AND o.state IN ($2, $3, $4)) ORDER BY t.changed_at, t.job_id, t.position LIMIT $5`,
+		(SELECT 1 FROM platform_task o WHERE o.server_id = t.server_id AND o.state IN ($2, $3, $4)) ORDER BY CASE WHEN t.issues > 0 THEN 0 ELSE 1 END, t.changed_at, t.job_id, t.position LIMIT $5`,
 		string(rollout.Checking), string(rollout.Signed), string(rollout.Sent), string(rollout.Running), limit)
 }
 
