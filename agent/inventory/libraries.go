@@ -25,17 +25,21 @@ type mapped struct{ device, inode string }
 // libraries returns what processes have mapped as code, by build-id and path.
 // A process that ends meanwhile is left out.
 func (c *Collector) libraries(ctx context.Context) ([]wire.Library, error) {
-	entries, err := os.ReadDir(filepath.Join(c.root, "proc"))
+	proc, err := os.Open(filepath.Join(c.root, "proc"))
 	if err != nil {
 		return nil, err
 	}
+	names, err := proc.Readdirnames(-1)
+	if err = errors.Join(err, proc.Close()); err != nil {
+		return nil, err
+	}
 	r := round{collector: c, ids: map[mapped]string{}, used: map[fileVersion]string{}, index: map[wire.Library]int{}}
-	for _, e := range entries {
+	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if _, err := strconv.ParseUint(e.Name(), 10, 31); err == nil {
-			r.process(e.Name())
+		if _, err := strconv.ParseUint(name, 10, 31); err == nil {
+			r.process(name)
 		}
 	}
 	c.known = r.used // what nobody maps any more is forgotten

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"livemend.dev/livemend/agent/state"
@@ -55,17 +54,36 @@ type Truth struct {
 // against, in order, each once. One that two patches claim counts only when
 // both hold.
 func (t Truth) Covered() []string {
-	var covered, open []string
+	open := map[string]bool{}
 	for _, p := range t.Patches {
-		if p.Holds() {
-			covered = append(covered, p.CVEs...)
-		} else if p.Others > 0 {
-			open = append(open, p.CVEs...)
+		for _, cve := range p.CVEs {
+			open[cve] = open[cve] || p.Others > 0
 		}
 	}
-	slices.Sort(covered)
-	covered = slices.Compact(covered)
-	return slices.DeleteFunc(covered, func(cve string) bool { return slices.Contains(open, cve) })
+	var covered []string
+	for _, p := range t.Patches {
+		for _, cve := range p.CVEs {
+			if p.Holds() && !open[cve] {
+				covered = insert(covered, cve)
+			}
+		}
+	}
+	return covered
+}
+
+// insert puts s into the sorted list, unless it is there.
+func insert(list []string, s string) []string {
+	i := len(list)
+	for i > 0 && list[i-1] > s {
+		i--
+	}
+	if i > 0 && list[i-1] == s {
+		return list
+	}
+	list = append(list, "")
+	copy(list[i+1:], list[i:])
+	list[i] = s
+	return list
 }
 
 // Write replaces both files below dir, which it makes when it is missing.

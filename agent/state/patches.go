@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"livemend.dev/livemend/internal/cjson"
 	"livemend.dev/livemend/patch"
@@ -167,13 +166,13 @@ func (s *Store) sweep() error {
 		}
 	}
 	dir := filepath.Join(s.dir, objectsDir)
-	entries, err := os.ReadDir(dir)
+	names, err := entries(dir)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if !used[e.Name()] && !strings.HasPrefix(e.Name(), temporary) {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+	for _, name := range names {
+		if !used[name] {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 		}
 	}
 	return err

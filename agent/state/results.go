@@ -5,9 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 )
 
 const (
@@ -25,8 +23,8 @@ type Result struct {
 
 // ResultRoom returns ErrFull when no further report can be kept.
 func (s *Store) ResultRoom() error {
-	names, err := s.resultNames()
-	if err == nil && len(names) >= maxResults {
+	r, err := s.waiting()
+	if err == nil && r.count >= maxResults {
 		err = ErrFull
 	}
 	return err
@@ -37,32 +35,25 @@ func (s *Store) ResultRoom() error {
 func (s *Store) AddResult(report []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	names, err := s.resultNames()
+	r, err := s.waiting()
 	if err != nil {
 		return err
 	}
-	next := int64(1)
-	if len(names) > 0 {
-		last, err := strconv.ParseInt(names[len(names)-1], 10, 64)
-		if err != nil {
-			return damaged(resultsDir, err)
-		}
-		next = last + 1
-	}
-	return s.write(filepath.Join(resultsDir, resultName(next)), report)
+	return s.write(filepath.Join(resultsDir, strconv.FormatInt(r.newest+1, 10)), report)
 }
 
 // NextResult returns the oldest report that waits, ErrAbsent when none does.
 func (s *Store) NextResult() (Result, error) {
-	names, err := s.resultNames()
+	r, err := s.waiting()
 	if err != nil {
 		return Result{}, err
 	}
-	if len(names) == 0 {
+	if r.count == 0 {
 		return Result{}, ErrAbsent
 	}
-	b, err := s.read(filepath.Join(resultsDir, names[0]))
-	return Result{names[0], b}, err
+	name := strconv.FormatInt(r.oldest, 10)
+	b, err := s.read(filepath.Join(resultsDir, name))
+	return Result{name, b}, err
 }
 
 // Acknowledge forgets a report that the platform has stored durably.
@@ -76,24 +67,26 @@ func (s *Store) Acknowledge(r Result) error {
 	return syncDir(dir)
 }
 
-// resultNames returns the waiting reports, oldest first.
-func (s *Store) resultNames() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.dir, resultsDir))
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), temporary) {
-			names = append(names, e.Name())
-		}
-	}
-	slices.Sort(names)
-	return names, nil
+// results sums up the reports that wait. They are numbered in their order.
+type results struct {
+	count          int
+	oldest, newest int64
 }
 
-// resultName makes names that sort as their numbers do.
-func resultName(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	return strings.Repeat("0", max(0, 12-len(digits))) + digits
+func (s *Store) waiting() (r results, err error) {
+	names, err := entries(filepath.Join(s.dir, resultsDir))
+	if err != nil {
+		return r, err
+	}
+	for _, name := range names {
+		n, err := strconv.ParseInt(name, 10, 64)
+		if err != nil {
+			return r, damaged(resultsDir, err)
+		}
+		if r.count == 0 || n < r.oldest {
+			r.oldest = n
+		}
+		r.count, r.newest = r.count+1, max(r.newest, n)
+	}
+	return r, nil
 }

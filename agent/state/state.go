@@ -24,6 +24,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -56,7 +57,8 @@ type Store struct {
 // Open opens the state below dir, which it makes when it is missing, and keeps
 // other agents out until Close.
 func Open(dir string) (*Store, error) {
-	for _, d := range []string{dir, filepath.Join(dir, objectsDir), filepath.Join(dir, resultsDir)} {
+	folders := []string{dir, filepath.Join(dir, objectsDir), filepath.Join(dir, resultsDir)}
+	for _, d := range folders {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err
 		}
@@ -72,10 +74,25 @@ func Open(dir string) (*Store, error) {
 		}
 		return nil, errors.Join(err, lock.Close())
 	}
-	if err := errors.Join(s.loadCounter(), s.loadPatches()); err != nil {
+	err = errors.Join(s.loadCounter(), s.loadPatches())
+	for _, d := range folders {
+		err = errors.Join(err, removeIncomplete(d))
+	}
+	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return s, nil
+}
+
+// removeIncomplete drops what a crash kept from becoming a file of the state.
+func removeIncomplete(dir string) error {
+	names, err := list(dir)
+	for _, name := range names {
+		if strings.HasPrefix(name, temporary) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
+		}
+	}
+	return err
 }
 
 // Close lets other agents use the folder.
@@ -175,6 +192,27 @@ func Replace(path string, b []byte, mode fs.FileMode) error {
 
 // temporary starts the name of a file that is not complete yet.
 const temporary = ".new-"
+
+// entries returns the names of the complete files in dir, in no order.
+func entries(dir string) ([]string, error) {
+	names, err := list(dir)
+	complete := names[:0]
+	for _, name := range names {
+		if !strings.HasPrefix(name, temporary) {
+			complete = append(complete, name)
+		}
+	}
+	return complete, err
+}
+
+func list(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.Readdirnames(-1)
+	return names, errors.Join(err, d.Close())
+}
 
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"livemend.dev/livemend/trust"
 )
 
 // version is set at build time.
@@ -141,7 +143,7 @@ func (o *options) set(name, value string) (err error) {
 
 // log writes one line for the system's administrator.
 func log(text string) {
-	say(os.Stderr, time.Now().UTC().Format(time.RFC3339)+" "+strings.ReplaceAll(text, "\n", ": ")+"\n")
+	say(os.Stderr, trust.FormatTime(time.Now())+" "+strings.ReplaceAll(text, "\n", ": ")+"\n")
 }
 
 // say writes to a terminal or a log; when nobody can read it there is nobody to
