@@ -89,13 +89,15 @@ func cveList(ctx context.Context, h *stage.Host, want bool) (string, error) {
 
 // revert takes the patch off everywhere and sees the leak come back.
 func (t *tour) revert(ctx context.Context) (string, error) {
-	job, err := t.console.Revert(ctx, platform.RevertRequest{Path: t.patch.Path})
+	order, err := t.console.Revert(ctx, platform.RevertRequest{Path: t.patch.Path})
 	if err != nil {
 		return "", err
 	}
-	if _, err := t.console.Finish(ctx, job.ID); err != nil {
+	job, err := t.console.Finish(ctx, order.ID)
+	if err != nil {
 		return "", err
 	}
+	t.stops(job)
 	probes, err := t.leaks(func(h *stage.Host) (sample.Finding, error) { return h.Probe(ctx) }, true)
 	if err != nil {
 		return "", err
@@ -121,6 +123,7 @@ func (t *tour) again(ctx context.Context) (string, error) {
 	if job, err = t.console.Finish(ctx, job.ID); err != nil {
 		return "", err
 	}
+	t.stops(job)
 	probes, err := t.leaks(func(h *stage.Host) (sample.Finding, error) { return h.Probe(ctx) }, false)
 	return fmt.Sprintf("job %d: %s\n%s", job.ID, job.Title, probes), err
 }

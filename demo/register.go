@@ -113,20 +113,24 @@ func (t *tour) install(ctx context.Context, s *world.Server, install platform.In
 	if !strings.HasSuffix(version, " installed") {
 		return "", fmt.Errorf("dpkg says %q of the agent", version)
 	}
-	processes, err := s.Processes()
+	var agent world.Process
+	err = stage.Until(ctx, "the agent runs", func() (bool, error) {
+		processes, err := s.Processes()
+		i := slices.IndexFunc(processes, func(p world.Process) bool { return p.Command == "livemend-agent" })
+		if i >= 0 {
+			agent = processes[i]
+		}
+		return i >= 0, err
+	})
 	if err != nil {
-		return "", err
-	}
-	i := slices.IndexFunc(processes, func(p world.Process) bool { return p.Command == "livemend-agent" })
-	if i < 0 {
-		return "", errors.New("the agent does not run\n" + tail(s.Path(stage.AgentLog)))
+		return "", fmt.Errorf("%w\n%s", err, tail(s.Path(stage.AgentLog)))
 	}
 	size := install.Packages[0].Length
 	if size > packaging.MaxPackage {
 		return "", fmt.Errorf("the agent's package has %d bytes", size)
 	}
 	return fmt.Sprintf("%s: package %s of %d bytes installed and started as process %d by: curl ... | sh\n%s",
-		s.Name, install.Packages[0].Name, size, processes[i].PID, strings.TrimSpace(out)), nil
+		s.Name, install.Packages[0].Name, size, agent.PID, strings.TrimSpace(out)), nil
 }
 
 // registeredByKey asks the portal what it was told.
@@ -283,12 +287,17 @@ func (t *tour) refuseGamma(ctx context.Context) (string, error) {
 		return "", errors.New("the portal registered the refused machine")
 	}
 	return fmt.Sprintf("gamma was refused with beta's used token; with the Customer ID alone it waited (key fingerprint %s) and was refused by a person\nits agent: %s",
-		waiting.Fingerprint, lastLine(err.Error())), nil
+		waiting.Fingerprint, agentSays(err.Error())), nil
 }
 
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
+// agentSays finds the agent's own words in the output of the install command.
+func agentSays(output string) string {
+	for line := range strings.Lines(output) {
+		if words, ok := strings.CutPrefix(line, "livemend-agent: "); ok {
+			return strings.TrimSpace(words)
+		}
+	}
+	return strings.TrimSpace(output)
 }
 
 // tail returns the end of a file, or why it cannot be read.

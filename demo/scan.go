@@ -186,7 +186,6 @@ func (t *tour) eligible(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	t.found = rows
 	plan, err := t.console.Plan(ctx, platform.PatchRequest{CVEs: []string{sample.Vulnerability}})
 	if err != nil {
 		return "", err

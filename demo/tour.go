@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"livemend.dev/livemend/demo/sample"
 	"livemend.dev/livemend/demo/show"
@@ -40,7 +41,8 @@ type tour struct {
 	scan  fleet.Job
 	patch fleet.Patch
 	job   platform.JobDetail
-	found []fleet.Coverage
+
+	stopped []time.Duration // processes with eight threads, by every job
 }
 
 // patchFiles is what the author tool made.
@@ -74,7 +76,7 @@ func (t *tour) steps() []show.Step {
 		{Paper: "arrow 3", Title: "Scan Results", Do: t.scanResults},
 		{Paper: "arrow 4", Title: "Show Scan Results", Do: t.showScanResults},
 		{Paper: "part 2, 1", Title: "Scan for vulnerabilities", Do: t.scanned},
-		{Paper: "arrow 5", Title: "kc-patch metadata", Do: t.patchMetadata},
+		{Paper: "arrow 5", Title: "kc-patch metadata for kernel (here for a shared library)", Do: t.patchMetadata},
 		{Paper: "part 2, 2", Title: "Check for available Live Patches", Do: t.catalogue},
 		{Paper: "arrow 6", Title: "Map kc-patch metadata with Partner Patch metadata", Do: t.mapMetadata},
 		{Paper: "part 2, 3", Title: "List of vulnerabilities eligible for LivePatching", Do: t.eligible},
@@ -95,6 +97,7 @@ func (t *tour) steps() []show.Step {
 		{Title: "A second scan shows the finding as resolved by the live patch", Do: t.resolved},
 		{Title: "Revert brings the leak back", Do: t.revert},
 		{Title: "Apply again removes it", Do: t.again},
+		{Title: "Stop time per process", Do: t.stopTimes},
 		{Title: "Nobody noticed: pids, connections and requests over the whole time", Do: t.undisturbed},
 	}
 }

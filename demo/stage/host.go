@@ -108,11 +108,26 @@ func (h *Host) serve(ctx context.Context) error {
 		h.Addr = "127.0.0.1:" + strconv.Itoa(port)
 		return err == nil, err
 	})
+	if err == nil {
+		err = Until(ctx, "every thread of the service runs", h.complete)
+	}
 	if err != nil {
 		log, readErr := os.ReadFile(h.Path(daemonLog))
 		return errors.Join(err, readErr, errors.New(string(log)))
 	}
 	return nil
+}
+
+// complete reports whether the service's processes have all their threads.
+func (h *Host) complete() (bool, error) {
+	processes, err := h.Processes()
+	threads := 0
+	for _, p := range processes {
+		if p.Command == filepath.Base(sample.DaemonPath) {
+			threads += p.Threads
+		}
+	}
+	return threads == 1+sample.Workers*sample.ThreadsPerWorker, err
 }
 
 // Service lists the processes of the sample service, as the server numbers them.
