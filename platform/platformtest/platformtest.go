@@ -27,8 +27,6 @@ import (
 	"livemend.dev/livemend/patch/image"
 	"livemend.dev/livemend/platform"
 	"livemend.dev/livemend/platform/agents"
-	"livemend.dev/livemend/portal"
-	portalclient "livemend.dev/livemend/portal/client"
 	"livemend.dev/livemend/portal/portaltest"
 	"livemend.dev/livemend/store/platformdb"
 	"livemend.dev/livemend/store/storetest"
@@ -95,7 +93,6 @@ func (s *switched) set(h http.Handler) {
 func Start(t testing.TB, dsn string, change func(*platform.Config)) *Platform {
 	t.Helper()
 	p := &Platform{t: t, dsn: dsn, folder: t.TempDir(), Portal: portaltest.Start(t, storetest.SQLite(t))}
-	credential := p.Portal.Credential(t, "partner", portal.ScopePartner)
 	root, err := os.ReadFile(p.Portal.Keys.Root)
 	check(t, err)
 	p.targets, err = os.ReadFile(p.Portal.Keys.Targets)
@@ -119,7 +116,7 @@ func Start(t testing.TB, dsn string, change func(*platform.Config)) *Platform {
 	master := make([]byte, platform.MasterKeySize)
 	rand.Read(master)
 	p.cfg = platform.Config{
-		Portal: portalclient.New(p.Portal.URL, credential, nil), PortalURL: p.Portal.URL, PublicURL: p.URL,
+		Portal: p.Portal.Client(t, "partner"), PortalURL: p.Portal.URL, PublicURL: p.URL,
 		Folder: filepath.Join(p.folder, "platform"), Packages: packages, MasterKey: master, Bundle: p.Bundle,
 		Sign: func(ctx context.Context, m *trust.Manifest) ([]byte, error) {
 			return repo.Sign(ctx, (&trust.Envelope{Signed: m.Value()}).Encode(), signer)

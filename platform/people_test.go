@@ -1,0 +1,150 @@
+package platform_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"livemend.dev/livemend/access"
+	"livemend.dev/livemend/fleet"
+	"livemend.dev/livemend/platform"
+	"livemend.dev/livemend/platform/platformtest"
+	"livemend.dev/livemend/store/storetest"
+	"livemend.dev/livemend/wire"
+)
+
+func TestTenants(t *testing.T) {
+	storetest.EachDSN(t, func(t *testing.T, dsn string) {
+		p := platformtest.Start(t, dsn, nil)
+		other := p.Organisation("Other Ltd")
+		svc, ctx := p.Service, t.Context()
+		m := enrolled(t, p, p.Admin, "web-01")
+		importReport(t, p, p.Admin, m)
+		path := p.PublishPatch(1)
+		must[platform.CatalogueChange](t)(svc.RefreshCatalogue(ctx, p.Admin))
+		key := must[[]fleet.Key](t)(svc.Keys(ctx, p.Admin))[0]
+		job := must[fleet.Job](t)(svc.LivePatchFound(ctx, p.Admin, platform.PatchRequest{}))
+		m.Apply(m.Work())
+		p.WaitJob(p.Admin, job.ID)
+		if err := p.Machine("bare").Enrol(p.First.Organisation.CustomerID); code(err) != wire.CodePending {
+			t.Fatal(err)
+		}
+		request := must[[]fleet.EnrolmentRequest](t)(svc.Enrolments(ctx, p.Admin, ""))[0]
+		user := must[platform.CreatedUser](t)(svc.CreateUser(ctx, p.Admin, platform.NewUser{Name: "eve", Role: "viewer"}))
+		token := must[platform.CreatedAPIToken](t)(svc.CreateAPIToken(ctx, p.Admin, platform.NewAPIToken{Name: "ci", Role: "viewer"}))
+
+		for what, try := range map[string]func() error{
+			"server":        func() error { _, err := svc.Server(ctx, other, m.SystemID); return err },
+			"remove server": func() error { return svc.RemoveServer(ctx, other, m.SystemID) },
+			"import scan": func() error {
+				_, err := svc.ImportScan(ctx, other, m.SystemID, report(t, "oscap_before.xml"))
+				return err
+			},
+			"scan": func() error {
+				_, err := svc.LivePatchFound(ctx, other, platform.PatchRequest{Servers: []string{m.SystemID}})
+				return err
+			},
+			"revert": func() error {
+				_, err := svc.CreateRevertJob(ctx, other, platform.RevertRequest{Path: path, Servers: []string{m.SystemID}})
+				return err
+			},
+			"job":        func() error { _, err := svc.Job(ctx, other, job.ID); return err },
+			"stop job":   func() error { return svc.StopJob(ctx, other, job.ID) },
+			"key":        func() error { return svc.SetKeyEnabled(ctx, other, key.ID, false) },
+			"delete key": func() error { return svc.DeleteKey(ctx, other, key.ID) },
+			"activate":   func() error { _, err := svc.ActivateLivePatching(ctx, other, key.ID); return err },
+			"enrolment":  func() error { _, err := svc.DecideEnrolment(ctx, other, request.ID, true); return err },
+			"user":       func() error { return svc.SetUserDisabled(ctx, other, user.ID, true) },
+			"API token":  func() error { return svc.DeleteAPIToken(ctx, other, token.ID) },
+		} {
+			if err := try(); !errors.Is(err, platform.ErrNotFound) {
+				t.Errorf("%s of another organisation: %v", what, err)
+			}
+		}
+		empty := func(what string, n int, err error) {
+			t.Helper()
+			if err != nil || n != 0 {
+				t.Errorf("%s: another organisation sees %d, %v", what, n, err)
+			}
+		}
+		servers, err := svc.Servers(ctx, other, platform.ServerFilter{})
+		empty("servers", len(servers.Items)+int(servers.Total), err)
+		rows, err := svc.Coverage(ctx, other, platform.CoverageFilter{Server: m.SystemID})
+		empty("coverage", len(rows.Items)+int(rows.Total), err)
+		vulnerabilities, err := svc.Vulnerabilities(ctx, other, platform.CoverageFilter{})
+		empty("vulnerabilities", len(vulnerabilities.Items), err)
+		jobs, err := svc.Jobs(ctx, other, platform.JobFilter{})
+		empty("jobs", len(jobs.Items)+int(jobs.Total), err)
+		keys, err := svc.Keys(ctx, other)
+		empty("keys", len(keys), err)
+		requests, err := svc.Enrolments(ctx, other, "")
+		empty("enrolments", len(requests), err)
+		events, err := svc.Events(ctx, other, 0, platform.EventFilter{Server: m.SystemID})
+		empty("events", len(events), err)
+		overview, err := svc.Overview(ctx, other)
+		empty("overview", int(overview.Servers+overview.Pending)+len(overview.RecentJobs)+len(overview.States), err)
+	})
+}
+
+func TestSignIn(t *testing.T) {
+	p := platformtest.Start(t, storetest.SQLite(t), nil)
+	svc, ctx := p.Service, t.Context()
+	user := must[platform.CreatedUser](t)(svc.CreateUser(ctx, p.Admin, platform.NewUser{Name: "Olga", Role: "operator"}))
+	session, who, err := svc.SignIn(ctx, "olga", user.OneTimePassword, "here")
+	if err != nil || !who.MustChange {
+		t.Fatalf("%+v, %v", who, err)
+	}
+	if _, err := svc.Overview(ctx, who); !errors.Is(err, access.ErrChangePassword) {
+		t.Errorf("with a one-time password: %v", err)
+	}
+	if err := svc.ChangePassword(ctx, who, user.OneTimePassword, "short"); !errors.Is(err, access.ErrWeak) {
+		t.Errorf("a short password: %v", err)
+	}
+	if err := svc.ChangePassword(ctx, who, user.OneTimePassword, "a longer password"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := svc.Session(ctx, session.Secret); !errors.Is(err, access.ErrCredentials) {
+		t.Errorf("the session from before the change: %v", err)
+	}
+	session, who, err = svc.SignIn(ctx, "OLGA ", "a longer password", "here")
+	if err != nil || who.MustChange {
+		t.Fatalf("%+v, %v", who, err)
+	}
+	if got, err := svc.Session(ctx, session.Secret); err != nil || got != who {
+		t.Errorf("session of %+v, %v", got, err)
+	}
+	if _, err := svc.CreateKey(ctx, who, platform.NewKey{}); !errors.Is(err, access.ErrForbidden) {
+		t.Errorf("an operator makes a key: %v", err)
+	}
+	if err := svc.SignOut(ctx, session.Secret); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := svc.Session(ctx, session.Secret); !errors.Is(err, access.ErrCredentials) {
+		t.Errorf("after signing out: %v", err)
+	}
+	for range access.FreeAttempts {
+		if _, _, err := svc.SignIn(ctx, "olga", "wrong", "elsewhere"); !errors.Is(err, access.ErrCredentials) {
+			t.Fatalf("wrong password: %v", err)
+		}
+	}
+	if _, _, err := svc.SignIn(ctx, "olga", "a longer password", "here"); !errors.Is(err, access.ErrLocked) {
+		t.Errorf("after too many wrong attempts: %v", err)
+	}
+	p.Advance(time.Hour)
+	if _, _, err := svc.SignIn(ctx, "olga", "a longer password", "here"); err != nil {
+		t.Errorf("an hour later: %v", err)
+	}
+	token := must[platform.CreatedAPIToken](t)(svc.CreateAPIToken(ctx, p.Admin, platform.NewAPIToken{Name: "ci", Role: "operator"}))
+	if got, err := svc.Bearer(ctx, token.Text); err != nil || got.Role != access.Operator || got.Organisation != p.Admin.Organisation {
+		t.Errorf("token of %+v, %v", got, err)
+	}
+	if err := svc.DeleteAPIToken(ctx, p.Admin, token.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := svc.Bearer(ctx, token.Text); !errors.Is(err, access.ErrCredentials) {
+		t.Errorf("a revoked token: %v", err)
+	}
+	if audit, err := svc.Audit(ctx, p.Admin, platform.List{Limit: 3}); err != nil || len(audit.Items) != 3 || audit.Next == "" || audit.Items[0].ID <= audit.Items[1].ID {
+		t.Errorf("audit %+v, %v", audit, err)
+	}
+}
