@@ -92,91 +92,6 @@ func countStates(h *host) int {
 	return len(cs)
 }
 
-// No system call of the program ends with EINTR because it was stopped.
-func TestSyscallRestart(t *testing.T) {
-	for _, kind := range []string{"poll", "sem"} {
-		t.Run(kind, func(t *testing.T) {
-			h := startHost(t)
-			e := testEngine()
-			p := makePatch(t, libPath, 1, all(100))
-			h.want(kind+" 4", "ok")
-			waitFor(t, "the threads to wait", func() bool { return h.ask("waits") == "4" })
-			settle(t, h)
-			for range 20 {
-				h.do(e.Apply, p, Patched)
-				h.do(e.Revert, p, Reverted)
-			}
-			h.want("eintr", "0")
-			h.want("waits", "4")
-		})
-	}
-}
-
-// settle waits until all threads of the program but the first sleep.
-func settle(t *testing.T, h *host) {
-	t.Helper()
-	waitFor(t, "all threads to sleep", func() bool {
-		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", h.pid()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			text, err := os.ReadFile(f)
-			if err != nil {
-				return false
-			}
-			if s := string(text); !strings.HasPrefix(s[strings.LastIndexByte(s, ')')+1:], " S") {
-				return false
-			}
-		}
-		return true
-	})
-}
-
-// Signals that arrive in the middle of it all get to their handlers, each one.
-func TestSignalsSurvive(t *testing.T) {
-	h := startHost(t)
-	e := testEngine()
-	p := makePatch(t, libPath, 1, all(100))
-	h.want("catch 34", "ok") // a real-time signal queues
-	h.want("spin 2", "ok")
-	stop, sent := make(chan struct{}), make(chan int)
-	go func() {
-		n := 0
-		for {
-			select {
-			case <-stop:
-				sent <- n
-				return
-			default:
-				if n < 2000 && syscall.Kill(h.pid(), 34) == nil {
-					n++
-				}
-			}
-		}
-	}()
-	for range 20 {
-		h.do(e.Apply, p, Patched)
-		h.do(e.Revert, p, Reverted)
-	}
-	close(stop)
-	n := <-sent
-	waitFor(t, "all signals", func() bool { return h.ask("signals") == strconv.Itoa(n) })
-}
-
-// Nothing that the program had set for signals changes.
-func TestSignalDispositions(t *testing.T) {
-	h := startHost(t)
-	e := testEngine()
-	p := makePatch(t, libPath, 1, all(100))
-	h.want("ignore 5", "ok") // SIGTRAP
-	h.want("ignore 31", "ok")
-	h.do(e.Apply, p, Patched)
-	h.do(e.Revert, p, Reverted)
-	h.want("ignored 5", "1")
-	h.want("ignored 31", "1")
-}
-
 // A filter that kills on mmap is suspended for our calls and works afterwards.
 func TestSeccompFilter(t *testing.T) {
 	h := startHost(t)
@@ -379,32 +294,6 @@ func TestSelfIsSkipped(t *testing.T) {
 	if r := j.run(context.Background(), doApply); r.Outcome != Skipped {
 		t.Errorf("%+v, want skipped", r)
 	}
-}
-
-// A stopped process takes the patch, stays stopped, and its parent sees nothing.
-func TestStoppedProcess(t *testing.T) {
-	h := startHost(t)
-	h.want("sleep 2", "ok")
-	if err := syscall.Kill(h.pid(), syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	state := func() string {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.pid()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := string(text)
-		return s[strings.LastIndexByte(s, ')')+2:][:1]
-	}
-	waitFor(t, "the stop", func() bool { return state() == "T" })
-	e := testEngine()
-	p := makePatch(t, libPath, 1, all(100))
-	h.do(e.Apply, p, Patched)
-	waitFor(t, "the stop to last", func() bool { return state() == "T" })
-	if err := syscall.Kill(h.pid(), syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	h.want("f1 1", "101")
 }
 
 // The program's first thread has ended; the others go on.

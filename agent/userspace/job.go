@@ -246,13 +246,13 @@ func (a *attempt) bringImage(t *target, pl *plan, st status) error {
 		return err
 	}
 	a.report.mapped = c.begin()
-	if err := t.h.write(pl.image, c.image); err != nil {
+	if err = t.h.write(pl.image, c.image); err == nil {
+		err = t.h.write(c.encode(), c.begin())
+	}
+	if err != nil && err != errEnded {
 		return errors.New("the image cannot be written: " + err.Error())
 	}
-	if err := t.h.write(c.encode(), c.begin()); err != nil {
-		return errors.New("the image cannot be written: " + err.Error())
-	}
-	return nil
+	return err
 }
 
 // clean unmaps the image that this job mapped and never switched to.
