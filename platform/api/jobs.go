@@ -18,7 +18,7 @@ import (
 const beat = 15 * time.Second
 
 type jobFilter struct {
-	list
+	Piece
 	Kind  string `query:"kind" enum:"scan,livepatch,revert"`
 	State string `query:"state" enum:"running,done,failed,stopped"`
 }

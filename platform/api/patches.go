@@ -11,7 +11,7 @@ import (
 )
 
 type coverageFilter struct {
-	list
+	Piece
 	State    string `query:"state" maxLength:"100"`
 	Server   string `query:"server" maxLength:"200" doc:"System ID"`
 	CVE      string `query:"cve" maxLength:"200"`
@@ -70,7 +70,7 @@ func (s *server) registerPatches() {
 			return s.service.BlockPatch(ctx, who, in.Body.Path, in.Body.Reason)
 		})
 	add(s, operation{method: http.MethodGet, path: "/updates", id: "updates", summary: "Package updates of the partner's own metadata"},
-		func(ctx context.Context, who access.Subject, in *list) (fleet.Page[fleet.Update], error) {
+		func(ctx context.Context, who access.Subject, in *Piece) (fleet.Page[fleet.Update], error) {
 			page, err := s.service.Updates(ctx, who, in.piece())
 			page.Items, err = items(page.Items, err)
 			return page, err

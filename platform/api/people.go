@@ -86,7 +86,7 @@ func (s *server) registerPeople() {
 			return s.service.DeleteAPIToken(ctx, who, in.ID)
 		})
 	add(s, operation{method: http.MethodGet, path: "/audit", id: "audit", summary: "Who did what, newest first"},
-		func(ctx context.Context, who access.Subject, in *list) (fleet.Page[audit.Entry], error) {
+		func(ctx context.Context, who access.Subject, in *Piece) (fleet.Page[audit.Entry], error) {
 			page, err := s.service.Audit(ctx, who, in.piece())
 			page.Items, err = items(page.Items, err)
 			return page, err

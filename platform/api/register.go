@@ -25,13 +25,14 @@ type byID struct {
 	ID string `path:"id" maxLength:"200"`
 }
 
-// list is which piece of a list is wanted.
-type list struct {
+// Piece is which piece of a list is wanted. Its name starts with a capital
+// because parameters of other embedded types are not read.
+type Piece struct {
 	After string `query:"after" maxLength:"1000" doc:"next of the page before"`
 	Limit int    `query:"limit" minimum:"0" maximum:"500" doc:"0: 50"`
 }
 
-func (l list) piece() platform.List { return platform.List{After: l.After, Limit: l.Limit} }
+func (l Piece) piece() platform.List { return platform.List{After: l.After, Limit: l.Limit} }
 
 // operation is one line of the interface.
 type operation struct {

@@ -33,7 +33,7 @@ type enrolments struct {
 }
 
 type serverFilter struct {
-	list
+	Piece
 	Query  string `query:"query" maxLength:"200" doc:"part of hostname, System ID or kernel"`
 	State  string `query:"state" maxLength:"100" doc:"has a vulnerability in this state"`
 	Online string `query:"online" enum:"online,silent"`

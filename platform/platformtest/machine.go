@@ -197,3 +197,7 @@ func Pack(t testing.TB, report []byte) []byte {
 	check(t, z.Close())
 	return b.Bytes()
 }
+
+// Forget makes the machine forget its connection without ending it: a copy of
+// the machine may then connect beside it.
+func (m *Machine) Forget() { m.hangUp = nil }
