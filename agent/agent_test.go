@@ -61,6 +61,10 @@ func newAgent(t *testing.T, p *platform) *agent {
 	}
 	a := &agent{t: t, platform: p, dir: t.TempDir(), run: t.TempDir(), every: time.Hour}
 	a.policy = filepath.Join(a.dir, "policy.json")
+	// A scanner runs as somebody else and must get at its own files.
+	if err := errors.Join(os.Chmod(a.run, 0o755), os.Chmod(filepath.Dir(a.run), 0o755)); err != nil {
+		t.Fatal(err)
+	}
 	a.open()
 	return a
 }

@@ -48,7 +48,6 @@ type platform struct {
 	reports     chan wire.Report
 	alarms      chan wire.Attack
 	snapshots   chan wire.Snapshot
-	connections chan *channel.Conn
 	finished    sync.WaitGroup
 	open        atomic.Int64 // connections
 

@@ -135,9 +135,7 @@ func (p *Peer) Serve(ctx context.Context, handle Handler) error {
 	stop()
 	running.Wait()
 	closed()
-	if cerr := p.conn.Close(); err == nil {
-		err = cerr
-	}
+	_ = p.conn.Close() // why reading ended says more
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
