@@ -28,6 +28,7 @@ var layers = []struct {
 	{"repositories", []string{"trust/repo"}},
 	{"ends of the channel", []string{"channel/slim"}},
 	{"shared with the agent", []string{"trust/client", "channel!", "channel/http1"}},
+	{"connections of the agent", []string{"channel/tcp"}},
 	{"tests of adapters", []string{"store/storetest"}},
 	{"adapters without a domain", []string{"store!", "blob"}},
 	{"domain, the platform's nouns", []string{"fleet"}},
