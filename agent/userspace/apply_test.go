@@ -100,7 +100,7 @@ func TestBusy(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := startHost(t)
-			e := New(Options{Watch: -1, StopWait: 500 * time.Millisecond, Patience: 100 * time.Millisecond})
+			e := New(Options{Watch: -1, StopWait: 500 * time.Millisecond, Patience: 400 * time.Millisecond})
 			p := makePatch(t, libPath, 1, map[string][]byte{"f1": add(100), test.function: add(0)})
 			h.want(test.enter, "ok")
 			before := len(h.maps())

@@ -29,7 +29,7 @@ static int gate[2], ready[2];
 
 static void announce(void) { if (write(ready[1], "x", 1) != 1) abort(); }
 static void expect(int n) { char c; while (n-- > 0) if (read(ready[0], &c, 1) != 1) abort(); }
-static void onsignal(int s) { (void)s; signals++; }
+static void onsignal(int s) { (void)s; __atomic_fetch_add(&signals, 1, __ATOMIC_SEQ_CST); }
 
 static void *sleeper(void *a) { (void)a; announce(); for (;;) pause(); }
 static void *spinner(void *a) { (void)a; announce(); while (!quit) rounds++; return 0; }
