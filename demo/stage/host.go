@@ -143,7 +143,8 @@ func (h *Host) Service() ([]world.Process, error) {
 		}
 	}
 	if want := 1 + sample.Workers; len(service) != want {
-		return service, fmt.Errorf("%s has %d processes of the service instead of %d", h.Name, len(service), want)
+		log, err := os.ReadFile(h.Path(daemonLog))
+		return service, errors.Join(fmt.Errorf("%s has %d processes of the service instead of %d; its log:\n%s", h.Name, len(service), want, log), err)
 	}
 	return service, nil
 }
