@@ -127,6 +127,15 @@ func TestExecRace(t *testing.T) {
 			change()
 			return a.bringImage(tg, pl, status{})
 		},
+		"before the call": func(a *attempt, tg *target, pl *plan, change func()) error {
+			g, err := gadget(tg.h, tg.maps)
+			if err != nil {
+				return err
+			}
+			change()
+			_, _, err = newTracer(tg.h).inject(g, []call{mapCall(pl.carrier.begin(), pageSize, protRead)}, false, time.Second)
+			return err
+		},
 		"before the switch": func(a *attempt, tg *target, pl *plan, change func()) error {
 			if err := a.bringImage(tg, pl, status{}); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,7 +90,23 @@ func TestSignalDispositions(t *testing.T) {
 	p := makePatch(t, libPath, 1, all(100))
 	h.want("ignore 5", "ok") // SIGTRAP
 	h.want("ignore 31", "ok")
+	masks := func() (lines []string) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.pid()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.HasPrefix(line, "Sig") || strings.HasPrefix(line, "Shd") {
+				lines = append(lines, line)
+			}
+		}
+		return lines
+	}
+	before := masks()
 	h.do(e.Apply, p, Patched)
+	if after := masks(); !slices.Equal(before, after) {
+		t.Errorf("signal masks %q, before %q", after, before)
+	}
 	h.do(e.Revert, p, Reverted)
 	h.want("ignored 5", "1")
 	h.want("ignored 31", "1")
