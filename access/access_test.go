@@ -87,24 +87,24 @@ func TestBucket(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	var b access.Bucket
 	for i := range access.FreeAttempts {
-		if b.Locked(now) {
+		if b.Locked(now, access.FreeAttempts) {
 			t.Fatalf("locked after %d attempts", i)
 		}
 		b = b.Failed(now)
 	}
-	if !b.Locked(now) || !b.Locked(now.Add(access.ForgiveEvery-1)) {
+	if !b.Locked(now, access.FreeAttempts) || !b.Locked(now.Add(access.ForgiveEvery-1), access.FreeAttempts) {
 		t.Fatal("not locked after all free attempts")
 	}
-	if b.Locked(now.Add(access.ForgiveEvery)) {
+	if b.Locked(now.Add(access.ForgiveEvery), access.FreeAttempts) {
 		t.Fatal("one attempt is not forgiven in time")
 	}
 	for range 1000 {
 		b = b.Failed(now)
 	}
-	if b.Locked(now.Add(time.Hour)) || b.Drained(now.Add(time.Hour)) != (access.Bucket{}) {
-		t.Fatal("locked out for more than an hour, or not drained")
+	if b.Locked(now.Add(2*time.Hour), access.FreeAttempts) || b.Drained(now.Add(2*time.Hour)) != (access.Bucket{}) {
+		t.Fatal("locked out for more than two hours, or not drained")
 	}
-	if !b.Locked(now.Add(-time.Hour)) {
+	if !b.Locked(now.Add(-time.Hour), access.FreeAttempts) {
 		t.Fatal("a clock that goes back opens the lock")
 	}
 }

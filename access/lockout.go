@@ -3,11 +3,13 @@ package access
 import "time"
 
 // How many wrong attempts are free, how fast they are forgiven, and how many
-// are remembered at most.
+// are remembered at most. A name alone and an address alone have more free ones:
+// else anybody could lock somebody out, or everybody behind one proxy.
 const (
-	FreeAttempts  = 5
+	FreeAttempts  = 5  // with one name from one address
+	FreeOfOne     = 50 // with one name from anywhere, or from one address with any name
 	ForgiveEvery  = time.Minute
-	maxRemembered = 20
+	maxRemembered = 100
 )
 
 // Bucket remembers wrong attempts of one name or address. It fills with each
@@ -30,8 +32,9 @@ func (b Bucket) Drained(now time.Time) Bucket {
 	return Bucket{Level: b.Level - n, Updated: b.Updated.Add(time.Duration(n) * ForgiveEvery)}
 }
 
-// Locked reports whether no further attempt is allowed at now.
-func (b Bucket) Locked(now time.Time) bool { return b.Drained(now).Level >= FreeAttempts }
+// Locked reports whether no further attempt is allowed at now, when free wrong
+// ones are.
+func (b Bucket) Locked(now time.Time, free int) bool { return b.Drained(now).Level >= free }
 
 // Failed returns the bucket after one more wrong attempt at now.
 func (b Bucket) Failed(now time.Time) Bucket {

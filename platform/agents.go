@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"livemend.dev/livemend/blob"
@@ -28,12 +29,25 @@ func (s *Service) KnownServer(ctx context.Context, channelKey []byte) (fleet.Ser
 	return server, err == nil, err
 }
 
+// maxWords bounds the steps and alarms of one connection that are kept: they
+// are for people, and an agent gone wrong must not fill the database.
+const maxWords = 1000
+
 // Presence is one open connection of an enrolled server. Close must be called.
 type Presence struct {
 	s      *Service
 	server fleet.Server
 	orders chan struct{}
 	leave  func()
+	words  atomic.Int64
+}
+
+// mayTalk counts a step or alarm.
+func (p *Presence) mayTalk() error {
+	if p.words.Add(1) > maxWords {
+		return &wire.Error{Code: wire.CodeBusy, Message: "this connection has said more than is kept; orders and reports go on"}
+	}
+	return nil
 }
 
 // Arrive notes that a server is connected, and what its agent said of itself.
@@ -158,6 +172,9 @@ func appliedOf(list []wire.Applied, now time.Time) []fleet.Applied {
 
 // Progress notes what an agent is doing with an order.
 func (p *Presence) Progress(ctx context.Context, step wire.Step) error {
+	if err := p.mayTalk(); err != nil {
+		return err
+	}
 	t, err := platformdb.TaskByID(ctx, p.s.db, step.Task)
 	if errors.Is(err, store.ErrNotFound) || err == nil && t.Server != p.server.ID {
 		return &wire.Error{Code: wire.CodeNotFound, Message: "there is no such task for this server"}
@@ -176,6 +193,9 @@ func (p *Presence) Progress(ctx context.Context, step wire.Step) error {
 // Alarm notes that something signed was wrong in a way that a fault does not
 // explain.
 func (p *Presence) Alarm(ctx context.Context, a wire.Attack) error {
+	if err := p.mayTalk(); err != nil {
+		return err
+	}
 	p.s.log.WarnContext(ctx, "an agent reports an attack", "server", p.server.ID, "kind", a.Kind, "text", a.Text)
 	err := p.s.db.InTx(ctx, func(tx *store.Tx) error {
 		return platformdb.AddEvent(ctx, tx, p.server.Organisation, fleet.Event{Kind: "alarm", Server: p.server.ID, Text: p.server.Hostname + " reports: " + a.Kind + ": " + a.Text, At: p.s.now()})

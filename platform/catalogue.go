@@ -29,9 +29,10 @@ const (
 	renewEvery = 10 * time.Minute
 )
 
-// freshness remembers the last successful refresh of this process.
+// freshness remembers the last refresh of this process, and why it failed.
 type freshness struct {
 	trusted *trust.Trusted
+	err     error
 	at      time.Time
 }
 
@@ -80,12 +81,12 @@ func (s *Service) RefreshCatalogue(ctx context.Context, who access.Subject) (Cat
 }
 
 // refresh brings the catalogue up to date and returns what the repository says
-// now. A refresh not older than age is good enough.
+// now. A refresh not older than age is good enough, a failed one too.
 func (s *Service) refresh(ctx context.Context, age time.Duration) (*trust.Trusted, error) {
 	s.refreshing.Lock()
 	defer s.refreshing.Unlock()
-	if age > 0 && s.fresh.trusted != nil && s.now().Sub(s.fresh.at) < age {
-		return s.fresh.trusted, nil
+	if age > 0 && !s.fresh.at.IsZero() && s.now().Sub(s.fresh.at) < age {
+		return s.fresh.trusted, s.fresh.err
 	}
 	ctx, stop := context.WithTimeout(ctx, refreshTimeout)
 	defer stop()
@@ -95,13 +96,16 @@ func (s *Service) refresh(ctx context.Context, age time.Duration) (*trust.Truste
 	}
 	if err != nil {
 		s.log.ErrorContext(ctx, "refreshing the portal's repository", "class", trust.Class(err), "error", err)
-		return nil, errors.Join(err, s.noteRefresh(ctx, err))
+		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			s.fresh = freshness{err: err, at: s.now()}
+		}
+		return nil, errors.Join(err, s.noteRefresh(context.WithoutCancel(ctx), err))
 	}
 	changed, err := s.takeIn(ctx, trusted)
 	if err != nil {
 		return nil, err
 	}
-	s.fresh = freshness{trusted, s.now()}
+	s.fresh = freshness{trusted: trusted, at: s.now()}
 	if changed {
 		if err := s.recomputeAll(ctx); err != nil {
 			return nil, err

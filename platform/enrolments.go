@@ -211,7 +211,9 @@ func (s *Service) enrolByCustomer(ctx context.Context, in Applicant) (wire.Admis
 func (s *Service) register(ctx context.Context, in Applicant, r portal.Registration) (portal.System, error) {
 	r.Facts, r.Challenge, r.Handshake = in.Facts, in.Challenge, in.Handshake
 	r.IdentityKey, r.ChannelKey, r.IdentityProof = in.IdentityKey, in.ChannelKey, in.Identity
-	system, err := s.portal.Register(ctx, r)
+	limited, stop := context.WithTimeout(ctx, portalTime)
+	defer stop()
+	system, err := s.portal.Register(limited, r)
 	var refusal *portal.Error
 	switch {
 	case errors.As(err, &refusal) && refusal.Status < 500 && refusal.Status != 429:

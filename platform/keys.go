@@ -23,8 +23,11 @@ import (
 	"livemend.dev/livemend/store/platformdb"
 )
 
-// tokenLife is how long a one-use token waits for its machine.
-const tokenLife = 24 * time.Hour
+// Times of enrolment.
+const (
+	tokenLife  = 24 * time.Hour   // a one-use token waits for its machine
+	portalTime = 30 * time.Second // one request to the portal
+)
 
 // portalProblem turns what the portal said, or that it said nothing, into a
 // Problem.
@@ -57,7 +60,9 @@ func (s *Service) CreateKey(ctx context.Context, who access.Subject, in NewKey) 
 	if err != nil {
 		return CreatedKey{}, err
 	}
-	made, err := s.portal.CreateKey(ctx, portal.NewKey{CustomerID: org.CustomerID, Note: note, ServerLimit: limit, ExpiresAt: in.ExpiresAt})
+	limited, stop := context.WithTimeout(ctx, portalTime)
+	defer stop()
+	made, err := s.portal.CreateKey(limited, portal.NewKey{CustomerID: org.CustomerID, Note: note, ServerLimit: limit, ExpiresAt: in.ExpiresAt})
 	if err != nil {
 		return CreatedKey{}, portalProblem(err, "make the key")
 	}
@@ -67,7 +72,7 @@ func (s *Service) CreateKey(ctx context.Context, who access.Subject, in NewKey) 
 	})
 	if err != nil {
 		// Nobody has seen the key: it must not stay valid.
-		if gone := s.portal.DeleteKey(ctx, made.ID); gone != nil {
+		if gone := s.portal.DeleteKey(context.WithoutCancel(ctx), made.ID); gone != nil {
 			s.log.ErrorContext(ctx, "a key that could not be stored is still at the portal", "key", made.ID, "error", gone)
 		}
 		return CreatedKey{}, err
@@ -96,13 +101,13 @@ func viaKey(id string) string { return "key " + id }
 // SetKeyEnabled lets a key enrol servers, or stops it. Enrolled servers stay.
 func (s *Service) SetKeyEnabled(ctx context.Context, who access.Subject, id string, enabled bool) error {
 	return s.changeKey(ctx, who, id, map[bool]string{true: "enabled", false: "disabled"}[enabled],
-		func() error { return s.portal.SetKeyEnabled(ctx, id, enabled) },
+		func(ctx context.Context) error { return s.portal.SetKeyEnabled(ctx, id, enabled) },
 		func(tx *store.Tx) error { return platformdb.SetKeyEnabled(ctx, tx, who.Organisation, id, enabled) })
 }
 
 // DeleteKey removes a key here and at the portal. Enrolled servers stay.
 func (s *Service) DeleteKey(ctx context.Context, who access.Subject, id string) error {
-	gone := func() error {
+	gone := func(ctx context.Context) error {
 		err := s.portal.DeleteKey(ctx, id)
 		var refusal *portal.Error
 		if errors.As(err, &refusal) && refusal.Status == http.StatusNotFound {
@@ -115,14 +120,16 @@ func (s *Service) DeleteKey(ctx context.Context, who access.Subject, id string) 
 }
 
 // changeKey changes a key at the portal first: it is the one that decides.
-func (s *Service) changeKey(ctx context.Context, who access.Subject, id, what string, there func() error, here func(*store.Tx) error) error {
+func (s *Service) changeKey(ctx context.Context, who access.Subject, id, what string, there func(context.Context) error, here func(*store.Tx) error) error {
 	if err := who.Require(access.Admin); err != nil {
 		return err
 	}
 	if _, err := platformdb.KeyByID(ctx, s.db, who.Organisation, id); err != nil {
 		return missing(err, "registration key")
 	}
-	if err := there(); err != nil {
+	limited, stop := context.WithTimeout(ctx, portalTime)
+	defer stop()
+	if err := there(limited); err != nil {
 		return portalProblem(err, "change the key")
 	}
 	return s.deed(ctx, who, "change.key", id, what+" registration key "+id, "enrolment", here)

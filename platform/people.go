@@ -228,7 +228,9 @@ func (s *Service) CreateOrganisation(ctx context.Context, organisation, administ
 	if err != nil {
 		return nil, err
 	}
-	customer, err := s.portal.CreateCustomer(ctx, name)
+	limited, stop := context.WithTimeout(ctx, portalTime)
+	defer stop()
+	customer, err := s.portal.CreateCustomer(limited, name)
 	if err != nil {
 		return nil, portalProblem(err, "make the customer of the organisation")
 	}

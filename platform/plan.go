@@ -105,10 +105,14 @@ func (s *Service) intendPatches(ctx context.Context, q store.Querier, org string
 	if err != nil {
 		return nil, nil, err
 	}
+	wanted := map[string]bool{}
+	for _, cve := range in.CVEs {
+		wanted[cve] = true
+	}
 	cves := map[string]bool{}
 	paths := map[string][]string{} // by server
 	for _, r := range rows {
-		if len(in.CVEs) > 0 && !slices.Contains(in.CVEs, r.CVE) {
+		if len(wanted) > 0 && !wanted[r.CVE] {
 			continue
 		}
 		if !slices.Contains(paths[r.Server], r.PatchPath) {

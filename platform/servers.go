@@ -149,7 +149,9 @@ func (s *Service) RemoveServer(ctx context.Context, who access.Subject, id strin
 	if err != nil {
 		return missing(err, "server")
 	}
-	err = s.portal.RemoveSystem(ctx, id)
+	limited, stop := context.WithTimeout(ctx, portalTime)
+	defer stop()
+	err = s.portal.RemoveSystem(limited, id)
 	var refusal *portal.Error
 	if err != nil && !(errors.As(err, &refusal) && refusal.Status == http.StatusNotFound) {
 		return portalProblem(err, "free the server's licence")

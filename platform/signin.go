@@ -25,6 +25,12 @@ const (
 // long as a wrong password. No password fits.
 const nobody = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
+// lockout is what wrong attempts are counted of, and how many are free.
+type lockout struct {
+	subject string
+	free    int
+}
+
 // userName brings a name to the form in which it is stored.
 func userName(name string) string { return strings.ToLower(strings.TrimSpace(name)) }
 
@@ -35,13 +41,13 @@ func (s *Service) SignIn(ctx context.Context, name, password, address string) (S
 	if len(name) > maxUserName {
 		return Session{}, access.Subject{}, access.ErrCredentials
 	}
-	buckets := []string{"name " + name, "address " + address}
+	buckets := []lockout{{"name " + name + " address " + address, access.FreeAttempts}, {"name " + name, access.FreeOfOne}, {"address " + address, access.FreeOfOne}}
 	for _, b := range buckets {
-		bucket, err := platformdb.Lockout(ctx, s.db, b)
+		bucket, err := platformdb.Lockout(ctx, s.db, b.subject)
 		if err != nil {
 			return Session{}, access.Subject{}, err
 		}
-		if bucket.Locked(s.now()) {
+		if bucket.Locked(s.now(), b.free) {
 			return Session{}, access.Subject{}, access.ErrLocked
 		}
 	}
@@ -59,7 +65,7 @@ func (s *Service) SignIn(ctx context.Context, name, password, address string) (S
 	session := Session{Secret: secret, ExpiresAt: s.now().Add(sessionLife)}
 	subject := subjectOf(user)
 	err = s.db.InTx(ctx, func(tx *store.Tx) error {
-		if err := platformdb.SetLockout(ctx, tx, buckets[0], access.Bucket{}, s.now().Add(-forgetAfter)); err != nil {
+		if err := platformdb.SetLockout(ctx, tx, buckets[0].subject, access.Bucket{}, s.now().Add(-forgetAfter)); err != nil {
 			return err
 		}
 		if err := platformdb.InsertSession(ctx, tx, access.HashSecret(secret), user.ID, s.now(), session.ExpiresAt); err != nil {
@@ -93,14 +99,14 @@ func (s *Service) checkPassword(ctx context.Context, name, password string) (pla
 }
 
 // wrongAttempt counts a wrong sign-in, durably, before it is answered.
-func (s *Service) wrongAttempt(ctx context.Context, user platformdb.User, buckets []string, address string) error {
+func (s *Service) wrongAttempt(ctx context.Context, user platformdb.User, buckets []lockout, address string) error {
 	err := s.db.InTx(ctx, func(tx *store.Tx) error {
 		for _, b := range buckets {
-			bucket, err := platformdb.Lockout(ctx, tx, b)
+			bucket, err := platformdb.Lockout(ctx, tx, b.subject)
 			if err != nil {
 				return err
 			}
-			if err := platformdb.SetLockout(ctx, tx, b, bucket.Failed(s.now()), s.now().Add(-forgetAfter)); err != nil {
+			if err := platformdb.SetLockout(ctx, tx, b.subject, bucket.Failed(s.now()), s.now().Add(-forgetAfter)); err != nil {
 				return err
 			}
 		}
