@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 // agent is a running agent with folders of its own.
 type agent struct {
 	t        *testing.T
-	platform *platform
+	platform *otherEnd
 	dir      string
 	store    *state.Store
 	run      string
@@ -54,7 +54,7 @@ type agent struct {
 	stop     func()
 }
 
-func newAgent(t *testing.T, p *platform) *agent {
+func newAgent(t *testing.T, p *otherEnd) *agent {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("the agent needs root: it looks into other processes")
@@ -131,7 +131,7 @@ func (a *agent) covered() bool {
 }
 
 // patchOrder makes an order for one level of the sample.
-func (p *platform) patchOrder(s *sample, level int, action trust.Action, change func(*trust.Manifest)) []byte {
+func (p *otherEnd) patchOrder(s *sample, level int, action trust.Action, change func(*trust.Manifest)) []byte {
 	p.t.Helper()
 	return p.order(action, s.levels[level-1].Metadata.Path(), func(m *trust.Manifest) {
 		s.fill(m, level)
@@ -146,7 +146,7 @@ func (s *sample) fill(m *trust.Manifest, level int) {
 	m.Length, m.SHA256, m.Level, m.BuildID = int64(len(r.Artifact)), sha(r.Artifact), int64(level), string(r.Metadata.Target.BuildID)
 }
 
-func (p *platform) publishSample(s *sample, levels ...int) {
+func (p *otherEnd) publishSample(s *sample, levels ...int) {
 	p.t.Helper()
 	for _, level := range levels {
 		r := s.levels[level-1]

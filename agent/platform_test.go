@@ -27,9 +27,9 @@ import (
 	"livemend.dev/livemend/wire"
 )
 
-// platform is the other end of the agent's connection: a real server, a real
+// otherEnd is the platform's end of the connection: a real server, a real
 // portal repository and a real director, with hooks that make it lie.
-type platform struct {
+type otherEnd struct {
 	t   *testing.T
 	url string
 
@@ -77,9 +77,9 @@ func must[T any](t *testing.T) func(v T, err error) T {
 	}
 }
 
-func newPlatform(t *testing.T) *platform {
+func newPlatform(t *testing.T) *otherEnd {
 	t.Helper()
-	p := &platform{
+	p := &otherEnd{
 		t: t, repoDir: t.TempDir(), artifacts: fstest.MapFS{},
 		work: make(chan []byte, 16), reports: make(chan wire.Report, 16), alarms: make(chan wire.Attack, 16),
 		snapshots: make(chan wire.Snapshot, 1000),
@@ -102,7 +102,7 @@ func newPlatform(t *testing.T) *platform {
 	return p
 }
 
-func (p *platform) startRepository() {
+func (p *otherEnd) startRepository() {
 	p.t.Helper()
 	ceremony := repo.Ceremony{RootKeys: 3, RootThreshold: 2, TargetsKeys: 2, TargetsThreshold: 2}
 	p.repoFiles = must[repo.RepositoryFiles](p.t)(ceremony.Run(p.t.Context(), filepath.Join(p.t.TempDir(), "keys"), time.Now()))
@@ -115,7 +115,7 @@ func (p *platform) startRepository() {
 	}
 }
 
-func (p *platform) startDirector() {
+func (p *otherEnd) startDirector() {
 	p.t.Helper()
 	p.directorDir = must[repo.DirectorFiles](p.t)(repo.DirectorCeremony{RootKeys: 1, RootThreshold: 1}.Run(p.t.Context(), filepath.Join(p.t.TempDir(), "director"), time.Now()))
 	p.director = p.key(p.directorDir.Director)
@@ -127,13 +127,13 @@ func (p *platform) startDirector() {
 	p.bundle = must[*trust.Bundle](p.t)(trust.NewBundle(p.file(p.directorDir.Root), p.file(p.repoFiles.Root), []string{hex.EncodeToString(public)}, trust.Ed25519()))
 }
 
-func (p *platform) key(path string) *repo.KeyFile {
+func (p *otherEnd) key(path string) *repo.KeyFile {
 	return must[*repo.KeyFile](p.t)(repo.LoadKey(path))
 }
-func (p *platform) file(path string) []byte { return must[[]byte](p.t)(os.ReadFile(path)) }
+func (p *otherEnd) file(path string) []byte { return must[[]byte](p.t)(os.ReadFile(path)) }
 
 // publish adds targets to the portal's repository.
-func (p *platform) publish(files map[string][]byte, describe func(path string) trust.Target) {
+func (p *otherEnd) publish(files map[string][]byte, describe func(path string) trust.Target) {
 	p.t.Helper()
 	for path, b := range files {
 		target := describe(path)
@@ -149,12 +149,12 @@ func (p *platform) publish(files map[string][]byte, describe func(path string) t
 }
 
 // order makes a manifest for the one enrolled system.
-func (p *platform) order(action trust.Action, path string, change func(*trust.Manifest)) []byte {
+func (p *otherEnd) order(action trust.Action, path string, change func(*trust.Manifest)) []byte {
 	p.t.Helper()
 	return p.signed(p.director, p.manifest(action, path, change))
 }
 
-func (p *platform) manifest(action trust.Action, path string, change func(*trust.Manifest)) *trust.Manifest {
+func (p *otherEnd) manifest(action trust.Action, path string, change func(*trust.Manifest)) *trust.Manifest {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,14 +170,14 @@ func (p *platform) manifest(action trust.Action, path string, change func(*trust
 	return m
 }
 
-func (p *platform) signed(key *repo.KeyFile, m *trust.Manifest) []byte {
+func (p *otherEnd) signed(key *repo.KeyFile, m *trust.Manifest) []byte {
 	return trust.Seal(m.Value(), repo.KeyID(key.Public()), func(message []byte) []byte {
 		return must[[]byte](p.t)(key.Sign(p.t.Context(), message))
 	})
 }
 
 // serve is one connection.
-func (p *platform) serve(ctx context.Context, conn *channel.Conn) {
+func (p *otherEnd) serve(ctx context.Context, conn *channel.Conn) {
 	p.open.Add(1)
 	defer p.open.Add(-1)
 	peer := channel.NewPeer(conn)
@@ -227,7 +227,7 @@ func (p *platform) serve(ctx context.Context, conn *channel.Conn) {
 	})
 }
 
-func (p *platform) served(name string) ([]byte, error) {
+func (p *otherEnd) served(name string) ([]byte, error) {
 	b, err := os.ReadFile(filepath.Join(p.repoDir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		b = nil
@@ -244,7 +244,7 @@ func (p *platform) served(name string) ([]byte, error) {
 	return b, nil
 }
 
-func (p *platform) piece(body []byte) ([]byte, error) {
+func (p *otherEnd) piece(body []byte) ([]byte, error) {
 	r, err := wire.DecodeRange(body)
 	if err != nil {
 		return nil, err
@@ -256,7 +256,7 @@ func (p *platform) piece(body []byte) ([]byte, error) {
 	return b[min(r.Off, int64(len(b))):min(r.Off+r.Len, int64(len(b)))], nil
 }
 
-func (p *platform) enrol(conn *channel.Conn, challenge, body []byte) ([]byte, error) {
+func (p *otherEnd) enrol(conn *channel.Conn, challenge, body []byte) ([]byte, error) {
 	e, err := wire.DecodeEnrolment(body)
 	if err != nil {
 		return nil, err
@@ -290,7 +290,7 @@ func (p *platform) enrol(conn *channel.Conn, challenge, body []byte) ([]byte, er
 	return wire.Admission{SystemID: s.id, Customer: "Test & Sons"}.Encode(), nil
 }
 
-func (p *platform) result(conn *channel.Conn, body []byte) error {
+func (p *otherEnd) result(conn *channel.Conn, body []byte) error {
 	p.mu.Lock()
 	s := p.systems[conn.RemoteKey()]
 	drop := p.forget > 0
@@ -316,7 +316,7 @@ func (p *platform) result(conn *channel.Conn, body []byte) error {
 }
 
 // report waits for the next report.
-func (p *platform) report() wire.Report {
+func (p *otherEnd) report() wire.Report {
 	p.t.Helper()
 	return next(p.t, p.reports, "a report")
 }

@@ -23,8 +23,8 @@ import (
 func TestRefusedOrdersChangeNothing(t *testing.T) {
 	s := newSample(t)
 	// target replaces what the platform sends of the patch's bytes.
-	target := func(change func(b []byte) []byte) func(*platform, *agent) []byte {
-		return func(p *platform, _ *agent) []byte {
+	target := func(change func(b []byte) []byte) func(*otherEnd, *agent) []byte {
+		return func(p *otherEnd, _ *agent) []byte {
 			p.lie = func(name string, b []byte) []byte {
 				if strings.HasPrefix(name, "targets/") {
 					return change(bytes.Clone(b))
@@ -35,8 +35,8 @@ func TestRefusedOrdersChangeNothing(t *testing.T) {
 		}
 	}
 	// metadata replaces what the platform sends of one metadata file.
-	metadata := func(name string, change func(p *platform, b []byte) []byte) func(*platform, *agent) []byte {
-		return func(p *platform, _ *agent) []byte {
+	metadata := func(name string, change func(p *otherEnd, b []byte) []byte) func(*otherEnd, *agent) []byte {
+		return func(p *otherEnd, _ *agent) []byte {
 			p.lie = func(n string, b []byte) []byte {
 				if n == name {
 					return change(p, bytes.Clone(b))
@@ -47,13 +47,13 @@ func TestRefusedOrdersChangeNothing(t *testing.T) {
 		}
 	}
 	// order changes the manifest before the director signs it.
-	order := func(change func(*trust.Manifest)) func(*platform, *agent) []byte {
-		return func(p *platform, _ *agent) []byte { return p.patchOrder(s, 1, trust.Apply, change) }
+	order := func(change func(*trust.Manifest)) func(*otherEnd, *agent) []byte {
+		return func(p *otherEnd, _ *agent) []byte { return p.patchOrder(s, 1, trust.Apply, change) }
 	}
 	for name, tt := range map[string]struct {
 		class string
 		alarm bool
-		make  func(*platform, *agent) []byte
+		make  func(*otherEnd, *agent) []byte
 	}{
 		"one flipped bit": {"hash", true, target(func(b []byte) []byte { b[len(b)/2] ^= 1; return b })},
 		"same length, other content": {"hash", true, target(func(b []byte) []byte {
@@ -62,12 +62,12 @@ func TestRefusedOrdersChangeNothing(t *testing.T) {
 		})},
 		"one byte missing": {"length", true, target(func(b []byte) []byte { return b[:len(b)-1] })},
 		"empty file":       {"length", true, target(func(b []byte) []byte { return []byte{} })},
-		"repository past its time": {"expired", false, func(p *platform, a *agent) []byte {
+		"repository past its time": {"expired", false, func(p *otherEnd, a *agent) []byte {
 			a.late.Store(int64(repo.TimestampLife + time.Hour))
 			p.clock = a.now
 			return p.patchOrder(s, 1, trust.Apply, nil)
 		}},
-		"repository rolled back": {"rollback", true, func(p *platform, a *agent) []byte {
+		"repository rolled back": {"rollback", true, func(p *otherEnd, a *agent) []byte {
 			// The agent has seen version 3; the platform then serves version 2.
 			before := p.file(p.repoDir + "/timestamp.json")
 			p.publishSample(s, 2)
@@ -85,12 +85,12 @@ func TestRefusedOrdersChangeNothing(t *testing.T) {
 			}
 			return nil
 		}},
-		"timestamp without signature": {"threshold", true, metadata("timestamp.json", func(p *platform, b []byte) []byte {
+		"timestamp without signature": {"threshold", true, metadata("timestamp.json", func(p *otherEnd, b []byte) []byte {
 			e := must[*trust.Envelope](p.t)(trust.ParseEnvelope(b, trust.MaxTimestamp))
 			e.Signatures = nil
 			return e.Encode()
 		})},
-		"root by too few keys": {"threshold", true, metadata("2.root.json", func(p *platform, _ []byte) []byte {
+		"root by too few keys": {"threshold", true, metadata("2.root.json", func(p *otherEnd, _ []byte) []byte {
 			var root []trust.PublicKey
 			for _, path := range p.repoFiles.RootKeys {
 				root = append(root, p.key(path).Public())
@@ -102,14 +102,14 @@ func TestRefusedOrdersChangeNothing(t *testing.T) {
 			}))
 			return must[[]byte](p.t)(repo.Sign(p.t.Context(), doc, p.key(p.repoFiles.RootKeys[0])))
 		})},
-		"targets of other content": {"hash", true, metadata("2.targets.json", func(_ *platform, b []byte) []byte {
+		"targets of other content": {"hash", true, metadata("2.targets.json", func(_ *otherEnd, b []byte) []byte {
 			return bytes.Replace(b, []byte(`"level":1`), []byte(`"level":2`), 1)
 		})},
-		"order not by the director": {"threshold", true, func(p *platform, _ *agent) []byte {
+		"order not by the director": {"threshold", true, func(p *otherEnd, _ *agent) []byte {
 			m := p.manifest(trust.Apply, s.levels[0].Metadata.Path(), func(m *trust.Manifest) { s.fill(m, 1) })
 			return p.signed(p.key(p.repoFiles.RootKeys[0]), m)
 		}},
-		"order with one flipped bit": {"threshold", true, func(p *platform, _ *agent) []byte {
+		"order with one flipped bit": {"threshold", true, func(p *otherEnd, _ *agent) []byte {
 			b := p.patchOrder(s, 1, trust.Apply, nil)
 			return bytes.Replace(b, []byte(`"level":1`), []byte(`"level":3`), 1)
 		}},
@@ -123,26 +123,26 @@ func TestRefusedOrdersChangeNothing(t *testing.T) {
 		"order past its time": {"not-fresh", false, order(func(m *trust.Manifest) {
 			m.Issued, m.NotAfter = m.Issued-1200, m.Issued-600
 		})},
-		"no order at all": {"malformed", true, func(*platform, *agent) []byte { return []byte("please") }},
-		"denied by the server's policy": {"policy", false, func(p *platform, a *agent) []byte {
+		"no order at all": {"malformed", true, func(*otherEnd, *agent) []byte { return []byte("please") }},
+		"denied by the server's policy": {"policy", false, func(p *otherEnd, a *agent) []byte {
 			a.writePolicy(`{"deny":["` + string(s.levels[0].Metadata.Target.BuildID) + `"]}`)
 			return p.patchOrder(s, 1, trust.Apply, nil)
 		}},
-		"policy that cannot be read": {"policy", false, func(p *platform, a *agent) []byte {
+		"policy that cannot be read": {"policy", false, func(p *otherEnd, a *agent) []byte {
 			a.writePolicy(`{"denny":[]}`)
 			return p.patchOrder(s, 1, trust.Apply, nil)
 		}},
-		"scanner that the policy does not allow": {"policy", false, func(p *platform, a *agent) []byte {
+		"scanner that the policy does not allow": {"policy", false, func(p *otherEnd, a *agent) []byte {
 			a.writePolicy(`{"scanners":[]}`)
 			return p.order(trust.Scan, "", func(m *trust.Manifest) { m.Scanner = "openscap" })
 		}},
-		"scan with a patch as content": {"disagree", true, func(p *platform, _ *agent) []byte {
+		"scan with a patch as content": {"disagree", true, func(p *otherEnd, _ *agent) []byte {
 			return p.order(trust.Scan, s.levels[0].Metadata.Path(), func(m *trust.Manifest) {
 				s.fill(m, 1)
 				m.Level, m.BuildID, m.Scanner = 0, "", "openscap"
 			})
 		}},
-		"patch linked for another build": {"build-id", true, func(p *platform, _ *agent) []byte {
+		"patch linked for another build": {"build-id", true, func(p *otherEnd, _ *agent) []byte {
 			md := *s.levels[0].Metadata
 			md.ID = "U-test-other"
 			md.Target.BuildID = patch.BuildID(strings.Repeat("cd", 20))
