@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"math"
 	"strconv"
+	"time"
 
 	"livemend.dev/livemend/access"
 	"livemend.dev/livemend/audit"
@@ -58,11 +59,7 @@ func (s *Service) newUser(org string, in NewUser) (platformdb.User, string, erro
 	if len(name) > maxUserName || !role.Valid() {
 		return platformdb.User{}, "", problem(ErrInput, "An account has a name of at most %d bytes and the role viewer, operator or admin. Nothing was changed.", maxUserName)
 	}
-	password, err := access.OneTimePassword(rand.Reader)
-	if err != nil {
-		return platformdb.User{}, "", err
-	}
-	hash, err := access.HashPassword(password, rand.Reader)
+	password, hash, err := oneTimePassword()
 	return platformdb.User{ID: newID("U"), Organisation: org, Name: name, Role: role, PasswordHash: hash, MustChange: true, CreatedAt: s.now()}, password, err
 }
 
@@ -96,6 +93,57 @@ func (s *Service) SetUserDisabled(ctx context.Context, who access.Subject, id st
 		}
 		return nil
 	})
+}
+
+// ResetPassword gives an account a new one-time password, ends its sessions and
+// returns the password, which is shown this once.
+func (s *Service) ResetPassword(ctx context.Context, who access.Subject, id string) (CreatedUser, error) {
+	if err := who.Require(access.Admin); err != nil {
+		return CreatedUser{}, err
+	}
+	user, err := platformdb.UserByID(ctx, s.db, who.Organisation, id)
+	if err != nil {
+		return CreatedUser{}, missing(err, "account")
+	}
+	return resetPassword(ctx, s.db, s.now(), who.Name, user)
+}
+
+// ResetPasswordOf is ResetPassword by the platform's operator, for the
+// administrator who lost theirs. It needs no running platform.
+func ResetPasswordOf(ctx context.Context, db *store.DB, name string) (CreatedUser, error) {
+	user, err := platformdb.UserByName(ctx, db, userName(name))
+	if err != nil {
+		return CreatedUser{}, missing(err, "account")
+	}
+	return resetPassword(ctx, db, time.Now().UTC(), "operator", user)
+}
+
+func resetPassword(ctx context.Context, db *store.DB, now time.Time, actor string, user platformdb.User) (CreatedUser, error) {
+	password, hash, err := oneTimePassword()
+	if err != nil {
+		return CreatedUser{}, err
+	}
+	user.PasswordHash, user.MustChange = hash, true
+	err = db.InTx(ctx, func(tx *store.Tx) error {
+		if err := platformdb.SetPassword(ctx, tx, user.Organisation, user.ID, hash, true); err != nil {
+			return err
+		}
+		if err := platformdb.DeleteSessions(ctx, tx, user.ID); err != nil {
+			return err
+		}
+		return platformdb.AddAudit(ctx, tx, user.Organisation, audit.Entry{At: now, Actor: actor, Action: "reset.password", Object: user.ID,
+			Detail: "gave " + user.Name + " a new one-time password"})
+	})
+	return CreatedUser{User: showUser(user), OneTimePassword: password}, err
+}
+
+// oneTimePassword makes a password and its hash.
+func oneTimePassword() (password, hash string, err error) {
+	if password, err = access.OneTimePassword(rand.Reader); err != nil {
+		return "", "", err
+	}
+	hash, err = access.HashPassword(password, rand.Reader)
+	return password, hash, err
 }
 
 // APITokens lists the credentials of programs.

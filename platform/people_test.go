@@ -55,6 +55,7 @@ func TestTenants(t *testing.T) {
 			"activate":   func() error { _, err := svc.ActivateLivePatching(ctx, other, key.ID); return err },
 			"enrolment":  func() error { _, err := svc.DecideEnrolment(ctx, other, request.ID, true); return err },
 			"user":       func() error { return svc.SetUserDisabled(ctx, other, user.ID, true) },
+			"password":   func() error { _, err := svc.ResetPassword(ctx, other, user.ID); return err },
 			"API token":  func() error { return svc.DeleteAPIToken(ctx, other, token.ID) },
 		} {
 			if err := try(); !errors.Is(err, platform.ErrNotFound) {
@@ -136,6 +137,13 @@ func TestSignIn(t *testing.T) {
 	p.Advance(time.Hour)
 	if _, _, err := svc.SignIn(ctx, "olga", "a longer password", "there"); err != nil {
 		t.Errorf("an hour later: %v", err)
+	}
+	reset := must[platform.CreatedUser](t)(svc.ResetPassword(ctx, p.Admin, user.ID))
+	if _, _, err := svc.SignIn(ctx, "olga", "a longer password", "there"); !errors.Is(err, access.ErrCredentials) {
+		t.Errorf("the password from before the reset: %v", err)
+	}
+	if _, who, err := svc.SignIn(ctx, "olga", reset.OneTimePassword, "there"); err != nil || !who.MustChange {
+		t.Errorf("the new one-time password: %+v, %v", who, err)
 	}
 	token := must[platform.CreatedAPIToken](t)(svc.CreateAPIToken(ctx, p.Admin, platform.NewAPIToken{Name: "ci", Role: "operator"}))
 	if got, err := svc.Bearer(ctx, token.Text); err != nil || got.Role != access.Operator || got.Organisation != p.Admin.Organisation {

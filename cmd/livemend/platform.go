@@ -29,7 +29,8 @@ import (
 )
 
 type platformCommand struct {
-	Serve platformServe `cmd:"" help:"Run the management platform."`
+	Serve         platformServe    `cmd:"" help:"Run the management platform."`
+	ResetPassword platformPassword `cmd:"" help:"Give an account a new one-time password; it is shown once. The platform may be running."`
 }
 
 // platformFlags are what both platform and serve know of the platform.

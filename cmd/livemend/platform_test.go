@@ -127,6 +127,12 @@ func TestPlatformBesideAPortal(t *testing.T) {
 		t.Errorf("the first start said\n%s", said)
 	}
 	before := digest(t, url)
+	if out := mustRun(t, "platform", "reset-password", "admin", "--data", filepath.Join(dir, "platform")); !strings.Contains(out, "one-time password") {
+		t.Errorf("resetting the password said %q", out)
+	}
+	if _, err := run(t, "platform", "reset-password", "nobody", "--data", filepath.Join(dir, "platform")); err == nil {
+		t.Error("an unknown account got a password")
+	}
 	stop()
 	url, _, _ = startPlatform(t, append(serve, "--portal-root", filepath.Join(keys, "root.json"))...)
 	if after := digest(t, url); after != before {

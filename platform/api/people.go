@@ -73,6 +73,10 @@ func (s *server) registerPeople() {
 		func(ctx context.Context, who access.Subject, in *disabled) error {
 			return s.service.SetUserDisabled(ctx, who, in.ID, in.Body.Disabled)
 		})
+	add(s, operation{method: http.MethodPost, path: "/users/{id}/password", id: "reset-password", summary: "Give an account a new one-time password, which is shown once"},
+		func(ctx context.Context, who access.Subject, in *byID) (platform.CreatedUser, error) {
+			return s.service.ResetPassword(ctx, who, in.ID)
+		})
 	add(s, operation{method: http.MethodGet, path: "/tokens", id: "tokens", summary: "API tokens"},
 		func(ctx context.Context, who access.Subject, _ *nothing) ([]platform.APIToken, error) {
 			return items(s.service.APITokens(ctx, who))
