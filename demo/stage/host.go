@@ -151,7 +151,12 @@ func (h *Host) Service() ([]world.Process, error) {
 
 // Probe asks the service for more than it should give.
 func (h *Host) Probe(ctx context.Context) (sample.Finding, error) {
-	return sample.Probe(ctx, h.Addr, h.Secret)
+	found, err := sample.Probe(ctx, h.Addr, h.Secret)
+	if err != nil {
+		_, serviceErr := h.Service()
+		return found, errors.Join(err, serviceErr)
+	}
+	return found, nil
 }
 
 // patience and pace of Until.

@@ -125,6 +125,9 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	while (wait(&status) < 0 && errno == EINTR)
 		;
-	fprintf(stderr, "echobeatd: a worker ended, so does the service\n");
+	if (WIFSIGNALED(status))
+		fprintf(stderr, "echobeatd: a worker was ended by signal %d, so the service ends\n", WTERMSIG(status));
+	else
+		fprintf(stderr, "echobeatd: a worker ended with status %d, so the service ends\n", WEXITSTATUS(status));
 	return 1;
 }
