@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,7 @@ type Presence struct {
 	orders chan struct{}
 	leave  func()
 	words  atomic.Int64
+	handed sync.Map // ids of the tasks whose orders went out on this connection
 }
 
 // mayTalk counts a step or alarm.
@@ -94,7 +96,10 @@ func (p *Presence) Work(ctx context.Context, wait time.Duration) ([]byte, error)
 	end := time.NewTimer(wait)
 	defer end.Stop()
 	for {
-		manifest, err := p.s.take(ctx, p.server)
+		task, manifest, err := p.s.take(ctx, p.server)
+		if manifest != nil {
+			p.handed.Store(task, true)
+		}
 		if err != nil || manifest != nil {
 			return manifest, err
 		}
@@ -108,8 +113,9 @@ func (p *Presence) Work(ctx context.Context, wait time.Duration) ([]byte, error)
 	}
 }
 
-// take marks the server's order as sent and returns it; nil when there is none.
-func (s *Service) take(ctx context.Context, server fleet.Server) (manifest []byte, err error) {
+// take marks the server's order as sent and returns it with its task's id; nil
+// when there is none.
+func (s *Service) take(ctx context.Context, server fleet.Server) (task string, manifest []byte, err error) {
 	var after followUp
 	err = s.db.InTx(ctx, func(tx *store.Tx) error {
 		after, manifest = followUp{}, nil
@@ -126,15 +132,15 @@ func (s *Service) take(ctx context.Context, server fleet.Server) (manifest []byt
 		}
 		changed, err := s.step(ctx, tx, &t, event, &after)
 		if changed && t.State == rollout.Sent {
-			manifest = t.Manifest
+			task, manifest = t.ID, t.Manifest
 		}
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	s.follow(after)
-	return manifest, nil
+	return task, manifest, nil
 }
 
 // Inventory takes in what an agent sees on its system.

@@ -73,8 +73,12 @@ func (p *Presence) take(ctx context.Context, tx *store.Tx, report wire.Report, e
 	if err != nil || !first {
 		return err
 	}
-	if err := platformdb.ReplaceApplied(ctx, tx, p.server.ID, appliedOf(report.Applied, s.now())); err != nil {
-		return err
+	// A report from before this connection may be older than the inventory that
+	// the agent sent since, even from before a reboot: only that one counts then.
+	if _, now := p.handed.Load(task.ID); now {
+		if err := platformdb.ReplaceApplied(ctx, tx, p.server.ID, appliedOf(report.Applied, s.now())); err != nil {
+			return err
+		}
 	}
 	event := eventOf(report)
 	if report.Action == string(trust.Scan) && report.Outcome == wire.Done {

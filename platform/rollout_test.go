@@ -202,6 +202,30 @@ func TestReportsThatAreNotBelieved(t *testing.T) {
 	}
 }
 
+// TestReportFromBeforeAReboot shows that a report which waited does not bring
+// back what the inventory says is gone.
+func TestReportFromBeforeAReboot(t *testing.T) {
+	p := platformtest.Start(t, storetest.SQLite(t), nil)
+	m := enrolled(t, p, p.Admin, "a")
+	importReport(t, p, p.Admin, m)
+	p.PublishPatch(1)
+	must[platform.CatalogueChange](t)(p.Service.RefreshCatalogue(t.Context(), p.Admin))
+	job := must[fleet.Job](t)(p.Service.LivePatchFound(t.Context(), p.Admin, platform.PatchRequest{}))
+	order, envelope := m.Work()
+	m.Start() // rebooted: nothing is in force, and the report was not sent yet
+	m.Apply(order, envelope)
+	if done := p.WaitJob(p.Admin, job.ID); done.State != rollout.JobDone {
+		t.Errorf("job %s", done.State)
+	}
+	if got := states(t, p, p.Admin); got[coverage.Available] != 1 {
+		t.Errorf("coverage %v", got)
+	}
+	m.Tell() // the agent brought the patch back
+	if got := states(t, p, p.Admin); got[coverage.LivePatched] != 1 {
+		t.Errorf("coverage after the next inventory %v", got)
+	}
+}
+
 // TestOrdersComeOneByOne shows that an agent that comes back twice gets each
 // order with a counter of its own, and that two patches for a server follow
 // each other.
