@@ -37,6 +37,7 @@ type Request struct {
 	Description string
 	Library     string // file name for people; the default is Binary's
 	Builder     string // program and version, for the provenance
+	Waivers     []Waiver
 }
 
 // Result is a patch that passed every check of its reader.
@@ -75,8 +76,12 @@ func Build(ctx context.Context, r Request) (*Result, error) {
 		}
 		inputs = append(inputs, patch.Input{Name: "twin " + filepath.Base(r.Twin), SHA256: twinSum})
 	}
-	out, err := link.Link(link.Input{Pairs: objdiff.Compare(before.objects, after.objects), Stock: stock, Names: names})
+	desk := &desk{waivers: r.Waivers}
+	out, err := link.Link(link.Input{Pairs: objdiff.Compare(before.objects, after.objects), Stock: stock, Names: names, Review: desk.review})
 	if err != nil {
+		return nil, err
+	}
+	if err := desk.unused(); err != nil {
 		return nil, err
 	}
 	return r.finish(out, after, inputs)
@@ -102,6 +107,9 @@ func (r Request) finish(out *link.Output, after *tree, inputs []patch.Input) (*R
 		Description: r.Description,
 		Provenance:  patch.Provenance{Builder: r.Builder, Compiler: compiler(out.Touched, after), Inputs: inputs},
 	}
+	for _, w := range r.Waivers {
+		md.Provenance.Waivers = append(md.Provenance.Waivers, w.String())
+	}
 	if md.Target.Library == "" {
 		md.Target.Library = filepath.Base(r.Binary)
 	}
@@ -114,7 +122,11 @@ func (r Request) finish(out *link.Output, after *tree, inputs []patch.Input) (*R
 	if _, err := patch.ParseCustom(md.Custom()); err != nil {
 		return nil, err
 	}
-	return &Result{Artifact: artifact, Metadata: md, Image: out.File, Account: account(out)}, nil
+	lines := account(out)
+	for _, w := range md.Provenance.Waivers {
+		lines = append(lines, "waived: "+w)
+	}
+	return &Result{Artifact: artifact, Metadata: md, Image: out.File, Account: lines}, nil
 }
 
 // checkArtifact reads the artifact as an agent would, at an address a good way

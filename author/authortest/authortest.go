@@ -27,7 +27,7 @@ type Files map[string]string
 
 // Flags of every build; sections only for objects that are compared.
 var (
-	common   = []string{"-std=gnu11", "-O2", "-fPIC", "-w"}
+	common   = []string{"-std=gnu11", "-O2", "-fPIC", "-g", "-w"}
 	sections = []string{"-ffunction-sections", "-fdata-sections"}
 )
 

@@ -29,6 +29,10 @@ type Input struct {
 	Pairs []*objdiff.Pair // the comparison of the two builds
 	Stock *object.Binary  // runs on the servers
 	Names *object.Binary  // has Stock's build-id and a symbol table; may be Stock itself
+
+	// Review, when it is not nil, is given the pairs that are part of the binary
+	// or of the patch, and returns what else stands against it.
+	Review func(part []*objdiff.Pair) []*refusal.Error
 }
 
 // Output is a linked patch.
@@ -126,6 +130,9 @@ func (l *linker) collect() ([]hunk, error) {
 	if len(refused) == 0 {
 		refused = l.resolveAll()
 	}
+	for _, r := range l.review() {
+		refused = append(refused, r)
+	}
 	if len(refused) > 0 {
 		return nil, errors.Join(refused...)
 	}
@@ -139,6 +146,23 @@ func (l *linker) collect() ([]hunk, error) {
 		}
 	}
 	return hunks, nil
+}
+
+// review asks for what else stands against the patch.
+func (l *linker) review() []*refusal.Error {
+	if l.in.Review == nil {
+		return nil
+	}
+	var part []*objdiff.Pair
+	for _, m := range l.members {
+		part = append(part, m.pair)
+	}
+	for _, p := range l.order {
+		if pair := p.member.pair; !slices.Contains(part, pair) {
+			part = append(part, pair)
+		}
+	}
+	return l.in.Review(part)
 }
 
 func (l *linker) finish(hunks []hunk) (*Output, error) {

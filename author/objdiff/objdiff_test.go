@@ -54,7 +54,7 @@ func TestCompare(t *testing.T) {
 		flagsBefore, flagsNow []string
 	}{
 		{name: "nothing"},
-		{name: "debug information", flagsNow: []string{"-g"}},
+		{name: "debug information", flagsNow: []string{"-g0"}},
 		{name: "numbers of statics shift", old: "int c(int x)", new: "int d(int x) { static int n = 7, k; k ^= x; return n += k; }\nint c(int x)", fresh: "d"},
 		{name: "a static goes", old: "static int m; return m += x;", new: "return x;", changed: "c"},
 		{name: "a static comes where one is", old: "n += x; return n;", new: "static int k; k += x; n += k; return n;", changed: "a"},

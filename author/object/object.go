@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"livemend.dev/livemend/author/insn"
 )
@@ -52,6 +53,8 @@ type Object struct {
 	Compiler  []string // from .comment
 	LTO       bool     // holds intermediate code
 	Unwinds   bool     // holds tables of exception handlers, or names of C++
+
+	debug func() (*Debug, error)
 }
 
 // Section is one loaded section of an object.
@@ -194,6 +197,9 @@ func Read(path string, data []byte) (*Object, error) {
 		return nil, err
 	}
 	o.findFunctions()
+	// The file's bytes are kept: few objects are touched by a fix, and only
+	// their debug information is ever looked at.
+	o.debug = sync.OnceValues(func() (*Debug, error) { return o.readDebug(data) })
 	return o, nil
 }
 

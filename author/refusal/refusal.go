@@ -27,6 +27,8 @@ const (
 	LTO         Kind = "lto"               // link-time optimised objects
 	Sections    Kind = "sections"          // not built with one section per function
 	Relocation  Kind = "relocation"        // a relocation that the linker does not offer
+	Layout      Kind = "layout"            // a type has another form in memory, or that cannot be told
+	Ownership   Kind = "ownership"         // who frees an object may have changed
 	Nothing     Kind = "nothing"           // nothing of the binary changed
 )
 

@@ -38,6 +38,7 @@ type patchBuildUser struct {
 	ID          string   `required:"" name:"id" help:"Identifier of the patch; also the name of the files."`
 	Description string   `help:"What it fixes, for people."`
 	Supersedes  []string `help:"Identifiers of patches that this one replaces."`
+	Waive       []string `sep:"none" placeholder:"KIND:PLACE=PERSON: REASON" help:"Lift one refusal of kind layout or ownership on a person's word, which the patch records; may be repeated."`
 	Out         string   `required:"" help:"Folder for the artifact (.lmp) and its metadata (.json)." type:"path"`
 }
 
@@ -57,12 +58,16 @@ func (c *patchBuildUser) Run(ctx context.Context, k *kong.Kong) error {
 		}
 		request.Fixes = append(request.Fixes, fix)
 	}
+	for _, text := range c.Waive {
+		w, err := author.ParseWaiver(text)
+		if err != nil {
+			return fmt.Errorf("--waive: %w", err)
+		}
+		request.Waivers = append(request.Waivers, w)
+	}
 	result, err := author.Build(ctx, request)
 	if err != nil {
-		if n := len(refusal.All(err)); n > 0 {
-			return fmt.Errorf("no patch was built, for %d reasons:\n%w", n, err)
-		}
-		return err
+		return explain(err)
 	}
 	if err := os.MkdirAll(c.Out, 0o755); err != nil {
 		return err
@@ -77,6 +82,25 @@ func (c *patchBuildUser) Run(ctx context.Context, k *kong.Kong) error {
 	lines := append([]string{fmt.Sprintf("%s: level %d for %s, build-id %s", c.ID, c.Level, result.Metadata.Target.Library, result.Metadata.Target.BuildID)}, result.Account...)
 	_, err = fmt.Fprintf(k.Stdout, "%s\nwrote %s.lmp (%d bytes) and %s.json\n", strings.Join(lines, "\n  "), name, len(result.Artifact), name)
 	return err
+}
+
+// explain says why there is no patch, and which of the reasons are a person's
+// to judge.
+func explain(err error) error {
+	all := refusal.All(err)
+	if len(all) == 0 {
+		return err
+	}
+	var hint string
+	for _, r := range all {
+		if author.CanWaive(r.Kind) {
+			hint += fmt.Sprintf("\n  --waive '%s:%s=YOUR NAME: REASON'", r.Kind, r.Place)
+		}
+	}
+	if hint != "" {
+		hint = "\nWho knows that running processes hold nothing that the new code would take wrongly may say so, and the patch will carry it:" + hint
+	}
+	return fmt.Errorf("no patch was built, for %d reasons:\n%w%s", len(all), err, hint)
 }
 
 // parseFix reads CVE=ID and what else is known about it.

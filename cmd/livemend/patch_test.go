@@ -80,6 +80,27 @@ func TestPatchBuild(t *testing.T) {
 	}
 }
 
+// TestPatchBuildWaives has a struct that grows in a function of its own.
+func TestPatchBuildWaives(t *testing.T) {
+	old := "struct pair { int a, b; }; int sum(struct pair *p) { return p->a * 3 + p->b; }"
+	files, fixed := authortest.Files{"a.c": old}, authortest.Files{"a.c": strings.Replace(old, "int a,", "int c, a,", 1)}
+	before, after := authortest.Objects(t, files, authortest.Sections()...), authortest.Objects(t, fixed, authortest.Sections()...)
+	binary, twin := authortest.Library(t, files)
+	build := []string{"patch", "build", "user", "--before", before, "--after", after, "--binary", binary, "--twin", twin,
+		"--fix", "CVE=TEST-2026-1", "--level", "1", "--id", "U1", "--out", t.TempDir()}
+	said, err := command(t, build...)
+	if err == nil || !strings.Contains(err.Error(), "--waive 'layout:struct pair=YOUR NAME: REASON'") {
+		t.Fatalf("it does not say how to waive: %q, %v", said, err)
+	}
+	said, err = command(t, append(build, "--waive", "layout:struct pair=Ada Lovelace: callers are rebuilt, all of them")...)
+	if err != nil || !strings.Contains(said, "waived by Ada Lovelace: callers are rebuilt, all of them") {
+		t.Fatalf("the waiver is not taken: %q, %v", said, err)
+	}
+	if said, err = command(t, append(build, "--waive", "data:x=A: b")...); err == nil || !strings.Contains(err.Error(), "cannot be waived") {
+		t.Fatalf("a waiver of what nobody can waive: %q, %v", said, err)
+	}
+}
+
 func TestParseFix(t *testing.T) {
 	want := patch.Fix{CVE: "CVE-2026-1", Severity: "low", Component: "a", Distribution: "debian-12", FixedVersion: "1:2.0~x"}
 	if got, err := parseFix("CVE=CVE-2026-1,severity=low,component=a,distribution=debian-12,fixed=1:2.0~x"); err != nil || got != want {
