@@ -97,7 +97,7 @@ func (a *agent) start() {
 	running := link.Agent{
 		Version: "test", Store: a.store, Inventory: look, Every: a.every, Log: a.log,
 		Orders: &orders.Executor{
-			Store: a.store, Engine: userspace.New(userspace.Options{}), Scanner: scanner.Runner{Dir: a.run},
+			Store: a.store, Engine: userspace.New(userspace.Options{Children: true}), Scanner: scanner.Runner{Dir: a.run},
 			PolicyPath: a.policy, RunDir: a.run, BootID: look.BootID(), Now: a.now, Log: a.log,
 		},
 	}

@@ -100,7 +100,7 @@ func TestBusy(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := startHost(t)
-			e := New(Options{Watch: -1, StopWait: 500 * time.Millisecond, Patience: 400 * time.Millisecond})
+			e := New(Options{Children: true, Watch: -1, StopWait: 500 * time.Millisecond, Patience: 400 * time.Millisecond})
 			p := makePatch(t, libPath, 1, map[string][]byte{"f1": add(100), test.function: add(0)})
 			h.want(test.enter, "ok")
 			before := len(h.maps())
@@ -123,7 +123,7 @@ func TestBusy(t *testing.T) {
 // A busy process is patched within the engine's patience.
 func TestFrameFinish(t *testing.T) {
 	h := startHost(t)
-	e := New(Options{Watch: -1, Patience: 20 * time.Second})
+	e := New(Options{Children: true, Watch: -1, Patience: 20 * time.Second})
 	p := makePatch(t, libPath, 1, map[string][]byte{"f1": add(100), "hold": add(0)})
 	h.want("hold 1", "ok")
 	done := make(chan Result)
@@ -139,7 +139,7 @@ func TestFrameFinish(t *testing.T) {
 // A thread inside the new code keeps the undo away.
 func TestBusyRevert(t *testing.T) {
 	h := startHost(t)
-	e := New(Options{Watch: -1, Patience: 50 * time.Millisecond})
+	e := New(Options{Children: true, Watch: -1, Patience: 50 * time.Millisecond})
 	// f1's new code calls turn's new code, which is: read from the pipe f1 is given.
 	wait := []byte{
 		0x48, 0x83, 0xec, 0x18, // sub rsp, 24
@@ -302,5 +302,21 @@ func TestForkedChild(t *testing.T) {
 		t.Errorf("child: %+v, want it reverted", r)
 	}
 	h.want("child f1 1", "2")
+	h.want("f1 1", "2")
+}
+
+// A child that its parent waits for is left alone by default: the two would
+// take each other's news from the kernel.
+func TestOwnChild(t *testing.T) {
+	h := startHost(t)
+	p := makePatch(t, libPath, 1, all(100))
+	none := Options{Watch: -1}
+	results, err := New(none).Apply(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := of(t, results, h.pid()); r.Outcome != Skipped || r.Reason == "" {
+		t.Errorf("%+v, want it skipped with a reason", r)
+	}
 	h.want("f1 1", "2")
 }

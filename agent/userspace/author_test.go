@@ -40,7 +40,7 @@ __attribute__((noinline, aligned(16))) int f1(int x) { seen = x; calls++; return
 		if err := os.WriteFile(c, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command("gcc", "-O1", "-fPIC", "-ffunction-sections", "-fdata-sections", "-c", "lib.c", "-o", "lib.o")
+		cmd := exec.Command("gcc", "-O1", "-g", "-fPIC", "-ffunction-sections", "-fdata-sections", "-c", "lib.c", "-o", "lib.o")
 		cmd.Dir = folder
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("gcc: %v\n%s", err, out)

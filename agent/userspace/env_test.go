@@ -358,7 +358,7 @@ func TestProcessEndsMeanwhile(t *testing.T) {
 // Between vfork and exec two processes have one memory.
 func TestSharedMemory(t *testing.T) {
 	h := startHost(t)
-	e := New(Options{Watch: -1, StopWait: 20 * time.Millisecond, Patience: 50 * time.Millisecond})
+	e := New(Options{Children: true, Watch: -1, StopWait: 20 * time.Millisecond, Patience: 50 * time.Millisecond})
 	p := makePatch(t, libPath, 1, all(100))
 	h.want("vfork 1", "ok")
 	var results []Result

@@ -11,7 +11,7 @@ import (
 // When the first two processes die of a patch, the others are not tried.
 func TestCanary(t *testing.T) {
 	p := makePatch(t, libPath, 1, map[string][]byte{"f1": {0x0f, 0x0b}}) // ud2
-	e := New(Options{Watch: 20 * time.Second})
+	e := New(Options{Children: true, Watch: 20 * time.Second})
 	hosts := []*host{startHost(t), startHost(t), startHost(t)}
 	for _, h := range hosts {
 		h.want("call 1", "ok")

@@ -241,7 +241,7 @@ func makePatch(t testing.TB, path string, level int64, code map[string][]byte) P
 
 // testEngine does not lose time with watching.
 func testEngine() *Engine {
-	return New(Options{Watch: -1, StopWait: 500 * time.Millisecond, Answer: 20 * time.Second})
+	return New(Options{Children: true, Watch: -1, StopWait: 500 * time.Millisecond, Answer: 20 * time.Second})
 }
 
 // of returns the result for one process.

@@ -145,7 +145,7 @@ func (a *attempt) do() {
 		r.Outcome, r.Reason = Ended, "the process ended"
 	case errors.Is(err, errExec), errors.Is(err, errNotMapped):
 		r.Outcome, r.Reason = Ended, err.Error()
-	case errors.Is(err, errTraced), errors.Is(err, errWide):
+	case errors.Is(err, errTraced), errors.Is(err, errChild), errors.Is(err, errWide):
 		r.Outcome, r.Reason = Skipped, err.Error()
 	default:
 		r.Outcome, r.Reason = Failed, err.Error()
@@ -169,6 +169,10 @@ func (a *attempt) work(r *Result) error {
 		return err
 	case st.tracer != 0 && a.what != doStatus:
 		return tracedBy(st.tracer)
+	case st.parent == unix.Getpid() && !a.engine.opts.Children && a.what != doStatus:
+		// The kernel reports a tracee's stops to every wait of its parent, so
+		// one of us would miss what the other one took.
+		return errChild
 	}
 	t, err := a.engine.locate(h, p.File.BuildID, a.proc.files)
 	if err != nil {

@@ -184,6 +184,7 @@ func printable(s string) string {
 // status is what /proc/PID/status says that matters here.
 type status struct {
 	zombie  bool
+	parent  int
 	tracer  int
 	seccomp bool
 }
@@ -205,6 +206,10 @@ func parseStatus(s string) (st status, err error) {
 		case "State":
 			st.zombie = strings.HasPrefix(value, "Z") || strings.HasPrefix(value, "X")
 			seen = true
+		case "PPid":
+			if st.parent, err = strconv.Atoi(value); err != nil {
+				return st, errStat
+			}
 		case "TracerPid":
 			if st.tracer, err = strconv.Atoi(value); err != nil {
 				return st, errStat

@@ -96,7 +96,7 @@ func TestSignalDispositions(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(text)) {
-			if strings.HasPrefix(line, "Sig") || strings.HasPrefix(line, "Shd") {
+			if strings.HasPrefix(line, "Sig") && !strings.HasPrefix(line, "SigQ") || strings.HasPrefix(line, "Shd") {
 				lines = append(lines, line)
 			}
 		}

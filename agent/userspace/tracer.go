@@ -15,6 +15,7 @@ const maxRounds = 256
 
 var (
 	errTraced  = errors.New("another program, such as a debugger, traces it")
+	errChild   = errors.New("the agent itself started it, for a short time")
 	errExec    = errors.New("it started another program meanwhile")
 	errWide    = errors.New("it runs 32-bit code, which is not supported")
 	errSeccomp = errors.New("it has a system call filter and the agent may not suspend it; the agent needs CAP_SYS_ADMIN and must not be filtered itself")

@@ -93,6 +93,7 @@ type Options struct {
 	StopWait time.Duration // longest wait for all threads to stop; default 50 ms
 	Patience time.Duration // how long a busy process is tried again; default 2 s
 	Watch    time.Duration // how long the first process is watched before the others follow; default 100 ms, negative for none
+	Children bool          // patch children of this process too; nothing may wait for them meanwhile
 	Answer   time.Duration // how long a file or a process may keep one attempt waiting; default 5 s
 }
 
