@@ -210,7 +210,7 @@ func (p *otherEnd) serve(ctx context.Context, conn *channel.Conn) {
 				return nil, ctx.Err()
 			}
 		case wire.Metadata:
-			return p.served(string(body))
+			return p.piece(body)
 		case wire.Target:
 			return p.piece(body)
 		case wire.Progress:
@@ -249,7 +249,11 @@ func (p *otherEnd) piece(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := p.served("targets/" + trust.Target{Path: r.Path, SHA256: r.SHA256}.StorageName())
+	name := r.Path
+	if r.SHA256 != "" {
+		name = "targets/" + trust.Target{Path: r.Path, SHA256: r.SHA256}.StorageName()
+	}
+	b, err := p.served(name)
 	if err != nil {
 		return nil, err
 	}

@@ -3,12 +3,10 @@ package platform
 import (
 	"context"
 	"errors"
-	"io"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"livemend.dev/livemend/blob"
 	"livemend.dev/livemend/fleet"
 	"livemend.dev/livemend/rollout"
 	"livemend.dev/livemend/store"
@@ -212,41 +210,26 @@ func (p *Presence) Alarm(ctx context.Context, a wire.Attack) error {
 	return err
 }
 
-// Metadata returns a file of the repository's verified metadata, or of the
-// director's root.
-func (s *Service) Metadata(name string) ([]byte, error) {
-	b, err := s.mirror.read(name)
+// Metadata returns a piece of a file of the repository's verified metadata, or
+// of the director's root. r is as wire.DecodeRange accepts it.
+func (s *Service) Metadata(r wire.Range) ([]byte, error) {
+	b, err := s.mirror.read(r)
 	if errors.Is(err, ErrNotFound) {
 		return nil, &wire.Error{Code: wire.CodeNotFound, Message: "there is no such metadata file here"}
-	}
-	if len(b) > wire.MaxFrame {
-		return nil, errors.New(name + " is larger than one answer may be")
 	}
 	return b, err
 }
 
 // Target returns a piece of a target. Only files that passed the checks of a
-// task are here.
-func (s *Service) Target(r wire.Range) (_ []byte, err error) {
+// task are here. r is as wire.DecodeRange accepts it.
+func (s *Service) Target(r wire.Range) ([]byte, error) {
 	none := &wire.Error{Code: wire.CodeNotFound, Message: "there is no such file here"}
 	if b, ok := wire.Unhex(r.SHA256); !ok || len(b) != 32 || !trust.ValidPath(r.Path) {
 		return nil, none
 	}
-	if r.Off < 0 || r.Len < 1 || r.Len > wire.MaxChunk {
-		return nil, malformed("a piece has between 1 and 262144 bytes")
-	}
-	file, err := s.files.Open(r.SHA256)
-	if errors.Is(err, blob.ErrNotFound) {
+	b, err := readPiece(s.files, r.SHA256, r)
+	if errors.Is(err, ErrNotFound) {
 		return nil, none
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	b := make([]byte, r.Len)
-	n, err := file.ReadAt(b, r.Off)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return b[:n], nil
+	return b, err
 }

@@ -11,6 +11,7 @@ import (
 	"livemend.dev/livemend/internal/cjson"
 	"livemend.dev/livemend/trust"
 	"livemend.dev/livemend/trust/client"
+	"livemend.dev/livemend/wire"
 )
 
 // mirror is the verified copy of the repository's metadata. As a client.Cache it
@@ -68,9 +69,13 @@ func (m *mirror) publish() error {
 	return m.keep(timestampName, b)
 }
 
-// read returns a metadata file for an agent, or ErrNotFound.
-func (m *mirror) read(name string) (b []byte, err error) {
-	file, err := m.files.Open(name)
+// read returns a piece of a metadata file for an agent, or ErrNotFound.
+func (m *mirror) read(r wire.Range) ([]byte, error) { return readPiece(m.files, r.Path, r) }
+
+// readPiece returns the piece r of the file called name: shorter than asked for
+// at the file's end, or ErrNotFound.
+func readPiece(files *blob.Dir, name string, r wire.Range) (b []byte, err error) {
+	file, err := files.Open(name)
 	if errors.Is(err, blob.ErrNotFound) || errors.Is(err, blob.ErrName) {
 		return nil, ErrNotFound
 	}
@@ -78,5 +83,10 @@ func (m *mirror) read(name string) (b []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	return io.ReadAll(io.LimitReader(file, trust.MaxTargets))
+	b = make([]byte, r.Len)
+	n, err := file.ReadAt(b, r.Off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b[:n], nil
 }

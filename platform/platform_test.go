@@ -1,6 +1,7 @@
 package platform_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"strings"
@@ -146,15 +147,37 @@ func states(t *testing.T, p *platformtest.Platform, who access.Subject) map[cove
 // checkFiles gets metadata and target over the connection and verifies them.
 func checkFiles(t *testing.T, m *platformtest.Machine, order *trust.Manifest) {
 	t.Helper()
-	if _, err := m.Call(wire.Metadata, []byte("timestamp.json")); err != nil {
+	whole := func(name string) []byte {
+		return wire.Range{Path: name, Len: wire.MaxChunk}.Encode()
+	}
+	if _, err := m.Call(wire.Metadata, whole("timestamp.json")); err != nil {
 		t.Errorf("timestamp: %v", err)
 	}
-	if b, err := m.Call(wire.Metadata, []byte("1.root.json")); err != nil {
+	if all, err := m.Call(wire.Metadata, whole("1.root.json")); err != nil {
+		t.Errorf("root: %v", err)
+	} else {
+		const step = 100
+		var pieces []byte
+		for len(pieces)%step == 0 {
+			piece, err := m.Call(wire.Metadata, wire.Range{Path: "1.root.json", Off: int64(len(pieces)), Len: step}.Encode())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(piece) == 0 {
+				break
+			}
+			pieces = append(pieces, piece...)
+		}
+		if !bytes.Equal(pieces, all) {
+			t.Errorf("root by pieces: %d bytes, at once %d", len(pieces), len(all))
+		}
+	}
+	if b, err := m.Call(wire.Metadata, whole("1.root.json")); err != nil {
 		t.Errorf("root: %v", err)
 	} else if _, err := trust.ParseRoot(b, trust.Ed25519()); err != nil {
 		t.Error(err)
 	}
-	if _, err := m.Call(wire.Metadata, []byte("../root.json")); code(err) != wire.CodeNotFound {
+	if _, err := m.Call(wire.Metadata, whole("../root.json")); code(err) != wire.CodeNotFound {
 		t.Errorf("a name outside the repository: %v", err)
 	}
 	content := trust.NewContent(trust.Target{Path: order.Path, Length: order.Length, SHA256: order.SHA256})

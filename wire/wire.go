@@ -24,7 +24,7 @@ const (
 	Enrol     Method = 3  // Enrolment -> Admission
 	Inventory Method = 4  // Snapshot -> empty
 	Work      Method = 5  // empty -> a signed manifest (bytes), or empty after WorkWait without work
-	Metadata  Method = 6  // a metadata file's name (text) -> its bytes
+	Metadata  Method = 6  // Range with a metadata file's name as Path and no hash -> bytes; a piece shorter than asked for is the last
 	Target    Method = 7  // Range -> bytes
 	Progress  Method = 8  // Step -> empty; for people's eyes, may be lost
 	Result    Method = 9  // a signed report (bytes) -> empty, after it was stored durably

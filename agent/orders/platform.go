@@ -26,20 +26,25 @@ const (
 
 // Fetch implements client.Fetcher.
 func (p Platform) Fetch(ctx context.Context, name string, max int64) ([]byte, error) {
-	ctx, stop := context.WithTimeout(ctx, fetchTime)
-	defer stop()
-	b, err := p.Peer.Call(ctx, wire.Metadata, []byte(name))
-	var answer *wire.Error
-	if errors.As(err, &answer) && answer.Code == wire.CodeNotFound {
-		return nil, errors.Join(client.ErrNotFound, err)
+	var out []byte
+	for {
+		r := wire.Range{Path: name, Off: int64(len(out)), Len: wire.MaxChunk}
+		piece, err := p.piece(ctx, wire.Metadata, r)
+		var answer *wire.Error
+		if errors.As(err, &answer) && answer.Code == wire.CodeNotFound {
+			return nil, errors.Join(client.ErrNotFound, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, piece...)
+		if int64(len(out)) > max {
+			return nil, &trust.Refusal{What: name, Err: trust.ErrLength, Detail: "more than " + strconv.FormatInt(max, 10) + " bytes"}
+		}
+		if int64(len(piece)) < r.Len {
+			return out, nil
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(b)) > max {
-		return nil, &trust.Refusal{What: name, Err: trust.ErrLength, Detail: "more than " + strconv.FormatInt(max, 10) + " bytes"}
-	}
-	return b, nil
 }
 
 // download returns the bytes of a target after comparing them with what was
@@ -52,7 +57,7 @@ func (p Platform) download(ctx context.Context, t trust.Target) ([]byte, error) 
 	out := make([]byte, 0, t.Length)
 	for int64(len(out)) < t.Length {
 		want := min(t.Length-int64(len(out)), wire.MaxChunk)
-		piece, err := p.piece(ctx, wire.Range{Path: t.Path, SHA256: t.SHA256, Off: int64(len(out)), Len: want})
+		piece, err := p.piece(ctx, wire.Target, wire.Range{Path: t.Path, SHA256: t.SHA256, Off: int64(len(out)), Len: want})
 		if err != nil {
 			return nil, err
 		}
@@ -67,10 +72,10 @@ func (p Platform) download(ctx context.Context, t trust.Target) ([]byte, error) 
 	return out, check.Close()
 }
 
-func (p Platform) piece(ctx context.Context, r wire.Range) ([]byte, error) {
+func (p Platform) piece(ctx context.Context, m wire.Method, r wire.Range) ([]byte, error) {
 	ctx, stop := context.WithTimeout(ctx, fetchTime)
 	defer stop()
-	return p.Peer.Call(ctx, wire.Target, r.Encode())
+	return p.Peer.Call(ctx, m, r.Encode())
 }
 
 // progress and alarm are said once; nothing waits for them to be heard.

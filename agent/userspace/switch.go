@@ -29,7 +29,7 @@ func newScratch(pl *plan) *scratch {
 func (t *tracer) carryOut(tg *target, pl *plan, wait time.Duration) (threads int, stood time.Duration, err error) {
 	sc := newScratch(pl)
 	if err := t.seizeRunning(); err != nil {
-		t.letGo()
+		t.detach()
 		return 0, 0, err
 	}
 	began := time.Now()
@@ -54,17 +54,6 @@ func (t *tracer) carryOut(tg *target, pl *plan, wait time.Duration) (threads int
 		}
 	}
 	return threads, 0, t.rewrite(pl, sc)
-}
-
-// letGo stops what is seized just to be able to let it go. It is for errors
-// before the stop; whatever does not stop is let go when this OS thread ends.
-func (t *tracer) letGo() {
-	for i := range t.threads {
-		ptraceValue(unix.PTRACE_INTERRUPT, t.threads[i].tid, 0) // ESRCH: it ended
-	}
-	if err := t.await(time.Now().Add(10 * time.Millisecond)); err == nil {
-		t.detach()
-	}
 }
 
 // outside returns nil when the thread is not in the plan's code: neither its

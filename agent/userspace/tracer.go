@@ -205,17 +205,10 @@ func (t *tracer) await(deadline time.Time) error {
 		if !known || t.threads[i].stopped {
 			continue
 		}
-		th := &t.threads[i]
 		missing--
-		th.stopped, th.loaded = true, false
-		sig, event := status&0xff, status>>8
-		switch {
-		case event == eventExec:
+		t.threads[i].took(status)
+		if status>>8 == eventExec {
 			return errExec
-		case event == eventStop:
-			th.event, th.signal = true, 0
-		default:
-			th.event, th.signal = false, sig
 		}
 	}
 	return nil
@@ -276,20 +269,70 @@ func (t *tracer) load() error {
 	return nil
 }
 
-// detach lets all stopped threads go on as if nothing had been. Threads that
-// are not stopped are let go when this OS thread ends.
+// lateWait is how long threads that were asked to stop and have not are waited
+// for, to let them go properly. What does not stop by then waits in the kernel
+// for something that no stop breaks off.
+const lateWait = 5 * time.Second
+
+// detach lets all threads go on as if nothing had been: first those that are
+// stopped, then the others as they stop. Ending this OS thread would let go of
+// them too, but a system call that the request to stop broke off would then end
+// with an error that the program sees.
 func (t *tracer) detach() {
+	late := 0
 	for i := range t.threads {
 		th := &t.threads[i]
-		if !th.stopped {
+		switch {
+		case th.stopped:
+			th.release()
+		case !th.dead:
+			// ESRCH: it has stopped meanwhile, or it ended; the wait tells.
+			ptraceValue(unix.PTRACE_INTERRUPT, th.tid, 0)
+			late++
+		}
+	}
+	deadline := time.Now().Add(lateWait)
+	for round := 0; late > 0; round++ {
+		tid, status := nextStop()
+		if tid == 0 {
+			if round%64 == 63 {
+				late -= t.bury()
+				if time.Now().After(deadline) {
+					break
+				}
+			}
+			idle(round)
 			continue
 		}
-		th.mend()
-		ptraceValue(unix.PTRACE_DETACH, th.tid, uintptr(th.signal)) // ESRCH: it was killed meanwhile
-		th.stopped = false
+		if i, known := t.index[tid]; known && !t.threads[i].dead {
+			th := &t.threads[i]
+			th.took(status)
+			th.release()
+			late--
+		}
 	}
 	t.threads = t.threads[:0]
 	clear(t.index)
+}
+
+// took notes that the thread has stopped, and how.
+func (th *thread) took(status int) {
+	th.stopped, th.loaded = true, false
+	if status>>8 == eventStop {
+		th.event, th.signal = true, 0
+		return
+	}
+	th.event, th.signal = false, status&0xff
+	if status>>8 == eventExec {
+		th.signal = 0
+	}
+}
+
+// release lets a stopped thread go on untraced.
+func (th *thread) release() {
+	th.mend()
+	ptraceValue(unix.PTRACE_DETACH, th.tid, uintptr(th.signal)) // ESRCH: it was killed meanwhile
+	th.stopped, th.dead = false, true
 }
 
 // mend hides from the program that the stop broke off a system call which the

@@ -81,7 +81,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}{
 		{"work", wire.Work, nil, wire.CodeUnknown},
 		{"inventory", wire.Inventory, []byte("{}"), wire.CodeUnknown},
-		{"metadata", wire.Metadata, []byte("timestamp.json"), wire.CodeUnknown},
+		{"metadata", wire.Metadata, wire.Range{Path: "timestamp.json", Len: 1}.Encode(), wire.CodeUnknown},
 		{"enrolment without a challenge", wire.Enrol, wire.Enrolment{}.Encode(), wire.CodeMalformed},
 		{"a greeting that is none", wire.Hello, []byte("hello"), wire.CodeMalformed},
 		{"a version before the first", wire.Hello, wire.Greeting{}.Encode(), wire.CodeOutdated},

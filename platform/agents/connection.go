@@ -64,10 +64,11 @@ func (c *connection) answer(ctx context.Context, method wire.Method, body []byte
 	case wire.Work:
 		return p.Work(ctx, wire.WorkWait*time.Second)
 	case wire.Metadata:
-		if len(body) > wire.MaxID {
-			return nil, malformed("the name of a metadata file is too long")
+		r, err := wire.DecodeRange(body)
+		if err != nil {
+			return nil, malformed("the range cannot be read: " + err.Error())
 		}
-		return c.h.svc.Metadata(string(body))
+		return c.h.svc.Metadata(r)
 	case wire.Target:
 		r, err := wire.DecodeRange(body)
 		if err != nil {
