@@ -29,17 +29,19 @@ type patchBuild struct {
 }
 
 type patchBuildUser struct {
-	Before      string   `required:"" help:"Folder with the objects of the vulnerable source, built with -ffunction-sections -fdata-sections." type:"existingdir"`
-	After       string   `required:"" help:"Folder with the objects of the fixed source, built alike." type:"existingdir"`
-	Binary      string   `required:"" help:"The binary as it is on the servers." type:"existingfile"`
+	Before      string   `help:"Folder with the objects of the vulnerable source, built with -ffunction-sections -fdata-sections." type:"existingdir"`
+	After       string   `help:"Folder with the objects of the fixed source, built alike." type:"existingdir"`
+	Binary      string   `help:"The binary as it is on the servers; with --debian it is taken from the package." type:"existingfile"`
 	Twin        string   `help:"The same binary with its symbols, when --binary is stripped." type:"existingfile"`
-	Fix         []string `required:"" sep:"none" placeholder:"CVE=ID,severity=S,component=C,distribution=D,fixed=V" help:"A vulnerability that the patch closes; may be repeated."`
+	Fix         []string `required:"" sep:"none" placeholder:"CVE=ID,severity=S,component=C,distribution=D,fixed=V" help:"A vulnerability that the patch closes; may be repeated. With --debian also debian/patches/NAME: only that patch of the source."`
 	Level       int64    `required:"" help:"Number of the patch among those for the same binary, from 1."`
 	ID          string   `required:"" name:"id" help:"Identifier of the patch; also the name of the files."`
 	Description string   `help:"What it fixes, for people."`
 	Supersedes  []string `help:"Identifiers of patches that this one replaces."`
 	Waive       []string `sep:"none" placeholder:"KIND:PLACE=PERSON: REASON" help:"Lift one refusal of kind layout or ownership on a person's word, which the patch records; may be repeated."`
 	Out         string   `required:"" help:"Folder for the artifact (.lmp) and its metadata (.json)." type:"path"`
+
+	debianSource `embed:""`
 }
 
 func (c *patchBuildUser) Run(ctx context.Context, k *kong.Kong) error {
@@ -51,7 +53,8 @@ func (c *patchBuildUser) Run(ctx context.Context, k *kong.Kong) error {
 	if !plainName(c.ID) {
 		return fmt.Errorf("--id %q: use letters, digits, dots, dashes and underscores", c.ID)
 	}
-	for _, text := range c.Fix {
+	fixes, patches := c.split(c.Fix)
+	for _, text := range fixes {
 		fix, err := parseFix(text)
 		if err != nil {
 			return err
@@ -65,7 +68,7 @@ func (c *patchBuildUser) Run(ctx context.Context, k *kong.Kong) error {
 		}
 		request.Waivers = append(request.Waivers, w)
 	}
-	result, err := author.Build(ctx, request)
+	result, err := c.build(ctx, k.Stderr, request, patches)
 	if err != nil {
 		return explain(err)
 	}

@@ -1,0 +1,328 @@
+package debian
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+//go:embed build.sh
+var buildScript string
+
+// sectionFlags give every function and variable a section of its own.
+const sectionFlags = "-ffunction-sections -fdata-sections"
+
+// driver is the state of one run.
+type driver struct {
+	Options
+	state   *state
+	lock    *os.File
+	root    *root
+	deps    map[string]bool // source packages whose build dependencies are installed in root
+	sources string
+	notices []string
+}
+
+// newDriver takes the work folder for itself.
+func newDriver(o Options) (d *driver, err error) {
+	for _, dir := range []string{"apt/sources.d", "apt/lists/partial", "apt/cache/archives/partial", "source", "stock", "build", "links", "objects", "logs"} {
+		if err := os.MkdirAll(filepath.Join(o.Work, dir), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	d = &driver{Options: o, deps: map[string]bool{}}
+	if d.lock, err = os.Create(filepath.Join(o.Work, "lock")); err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another run works in %s: %w", o.Work, err), d.lock.Close())
+	}
+	if d.state, err = openState(o.Work); err != nil {
+		return nil, errors.Join(err, d.lock.Close())
+	}
+	return d, nil
+}
+
+// close ends the root with what runs in it, and lets go of the work folder.
+func (d *driver) close() error {
+	var err error
+	if d.root != nil {
+		err = d.root.close()
+	}
+	return errors.Join(err, d.lock.Close())
+}
+
+func (d *driver) say(format string, args ...any) { d.Progress(fmt.Sprintf(format, args...)) }
+
+func (d *driver) path(parts ...string) string {
+	return filepath.Join(append([]string{d.Work}, parts...)...)
+}
+
+// job is one stage: when the state does not know it as finished with these
+// inputs, run makes the products.
+type job struct {
+	name   string
+	inputs string
+	advice string
+	run    func(ctx context.Context, log io.Writer) (facts map[string]string, products []string, err error)
+}
+
+// do brings a stage to its end and returns what it found.
+func (d *driver) do(ctx context.Context, j job) (map[string]string, error) {
+	if facts, ok := d.state.finished(j.name, j.inputs); ok {
+		d.say("%s: done before", j.name)
+		return facts, nil
+	}
+	d.say("%s ...", j.name)
+	began := d.clock()
+	log, err := os.Create(d.path("logs", j.name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	facts, products, err := j.run(ctx, log)
+	err = errors.Join(err, log.Close())
+	if err == nil {
+		err = d.state.finish(j.name, j.inputs, facts, products...)
+	}
+	if err != nil {
+		return nil, &StageError{Stage: j.name, Log: log.Name(), Advice: j.advice, Err: err}
+	}
+	d.say("%s: done in %s", j.name, d.clock().Sub(began).Round(100*time.Millisecond))
+	return facts, nil
+}
+
+// enter returns the throw-away root; it is made when first needed.
+func (d *driver) enter(ctx context.Context) (*root, error) {
+	var err error
+	if d.root == nil {
+		d.root, err = startRoot(ctx, d.Root, d.Work)
+	}
+	return d.root, err
+}
+
+// apt runs one of apt's programs in the root with the private configuration.
+func (d *driver) apt(ctx context.Context, log io.Writer, dir, program string, args ...string) error {
+	r, err := d.enter(ctx)
+	if err != nil {
+		return err
+	}
+	args = append([]string{"/usr/bin/env", "-C", dir, program, "-c", inside + "/apt/apt.conf"}, args...)
+	return r.command(ctx, log, depsLayer, args...)
+}
+
+// inputs goes through the stages.
+func (d *driver) inputs(ctx context.Context) (*Inputs, error) {
+	if err := d.index(ctx); err != nil {
+		return nil, err
+	}
+	from, to := d.From, d.To
+	if len(d.Patches) > 0 {
+		from = d.To // the old state is cut from the source of the new one
+	}
+	before, err := d.source(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	after := before
+	if to != from {
+		if after, err = d.source(ctx, to); err != nil {
+			return nil, err
+		}
+	}
+	binary, err := d.stock(ctx, before)
+	if err != nil {
+		return nil, err
+	}
+	old := tree{dsc: before}
+	fresh := tree{dsc: after}
+	if len(d.Patches) > 0 {
+		old.side, fresh.side = beforeFix, withFix
+	}
+	link, err := d.twin(ctx, old, binary)
+	if err != nil {
+		return nil, err
+	}
+	in := &Inputs{Binary: binary, Twin: d.path(link["twin"])}
+	if in.Before, err = d.objects(ctx, "before", old, link); err != nil {
+		return nil, err
+	}
+	if in.After, err = d.objects(ctx, "after", fresh, link); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// index fetches the lists of packages.
+func (d *driver) index(ctx context.Context) error {
+	files, err := privateSources(d.Root)
+	if err != nil {
+		return err
+	}
+	parts := []string{aptConfig}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		parts = append(parts, name, files[name])
+	}
+	d.sources = digest(parts...)
+	_, err = d.do(ctx, job{
+		name: "index", inputs: d.sources,
+		advice: "Check the network and the package sources of " + d.Root + "; a log line with 404 or NO_PUBKEY names the source.",
+		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
+			if err := clearFolder(d.path("apt/sources.d")); err != nil {
+				return nil, nil, err
+			}
+			for name, text := range files {
+				if err := writeFile(d.path("apt/sources.d", name), []byte(text)); err != nil {
+					return nil, nil, err
+				}
+			}
+			if err := writeFile(d.path("apt/apt.conf"), []byte(aptConfig)); err != nil {
+				return nil, nil, err
+			}
+			return nil, []string{"apt/apt.conf", "apt/sources.d"}, d.apt(ctx, log, inside, "apt-get", "update")
+		},
+	})
+	return err
+}
+
+// source fetches one version of the source package.
+func (d *driver) source(ctx context.Context, version string) (*dsc, error) {
+	name := dscName(d.Package, version)
+	facts, err := d.do(ctx, job{
+		name: "source-" + noEpoch(version), inputs: digest(d.sources, d.Package, version),
+		advice: "When the log says that the version was not found or answers 404, the archive has it no more: build from the newest source without its last patches (--to NEWEST --fix debian/patches/NAME). When the lists are old, remove " + d.path("state.json") + ".",
+		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
+			if err := d.apt(ctx, log, inside+"/source", "apt-get", "source", "--download-only", "--only-source", d.Package+"="+version); err != nil {
+				return nil, nil, err
+			}
+			found, err := d.readDSC(name)
+			if err != nil {
+				return nil, nil, err
+			}
+			if found.source != d.Package || found.version != version {
+				return nil, nil, fmt.Errorf("the source package is %s %s", found.source, found.version)
+			}
+			products := []string{"source/" + name}
+			for _, f := range found.files {
+				products = append(products, "source/"+f)
+			}
+			sum, err := digestPath(d.path("source", name))
+			return map[string]string{"sum": sum}, products, err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	found, err := d.readDSC(name)
+	if err != nil {
+		return nil, err
+	}
+	found.sum = facts["sum"]
+	return found, nil
+}
+
+func (d *driver) readDSC(name string) (*dsc, error) {
+	text, err := os.ReadFile(d.path("source", name))
+	if err != nil {
+		return nil, err
+	}
+	return parseDSC(string(text))
+}
+
+// stock gets the binary that servers run.
+func (d *driver) stock(ctx context.Context, source *dsc) (string, error) {
+	if d.Binary != "" {
+		return filepath.EvalSymlinks(d.Binary)
+	}
+	facts, err := d.do(ctx, job{
+		name: "stock", inputs: digest(d.sources, d.Package, d.From, d.Library),
+		advice: "Give the binary from a server with --binary when the archive does not offer its package any more, and check the name of the library.",
+		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
+			for _, pkg := range source.packages {
+				found, err := d.takeFrom(ctx, log, pkg)
+				if err != nil {
+					return nil, nil, err
+				}
+				if found != "" {
+					d.say("stock: %s from package %s %s", filepath.Base(found), pkg, d.From)
+					return map[string]string{"file": found}, []string{found}, nil
+				}
+			}
+			return nil, nil, fmt.Errorf("no package of %s %s that can be fetched holds %s (looked into: %s)", d.Package, d.From, d.Library, strings.Join(source.packages, ", "))
+		},
+	})
+	return d.path(facts["file"]), err
+}
+
+// takeFrom looks for the library in one binary package; it is empty when it is
+// not there or the package cannot be had.
+func (d *driver) takeFrom(ctx context.Context, log io.Writer, pkg string) (string, error) {
+	for _, dir := range []string{"stock/deb", "stock/tree"} {
+		if err := errors.Join(os.RemoveAll(d.path(dir)), os.MkdirAll(d.path(dir), 0o755)); err != nil {
+			return "", err
+		}
+	}
+	if err := d.apt(ctx, log, inside+"/stock/deb", "apt-get", "download", pkg+"="+d.From); err != nil {
+		return "", ctx.Err() // the log says why; another package may do
+	}
+	debs, err := filepath.Glob(d.path("stock/deb/*.deb"))
+	if err != nil || len(debs) != 1 {
+		return "", err
+	}
+	deb := filepath.Join(inside, "stock/deb", filepath.Base(debs[0]))
+	if err := d.root.command(ctx, log, depsLayer, "/usr/bin/dpkg-deb", "-x", deb, inside+"/stock/tree"); err != nil {
+		return "", err
+	}
+	found, err := findBinary(d.path("stock/tree"), d.Library)
+	if err != nil || found == "" {
+		return "", err
+	}
+	data, err := os.ReadFile(found)
+	if err != nil {
+		return "", err
+	}
+	keep := filepath.Join("stock", filepath.Base(found))
+	return keep, writeFile(d.path(keep), data)
+}
+
+// findBinary looks for a file by name below an unpacked package and returns
+// where its links lead inside it.
+func findBinary(tree, name string) (string, error) {
+	var found []string
+	err := filepath.WalkDir(tree, func(at string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() || e.Name() != name {
+			return err
+		}
+		real, err := filepath.EvalSymlinks(at)
+		if err != nil {
+			return nil // leads out of the package
+		}
+		if inTree, err := filepath.Rel(tree, real); err != nil || !filepath.IsLocal(inTree) {
+			return nil
+		}
+		if !slices.Contains(found, real) {
+			found = append(found, real)
+		}
+		return nil
+	})
+	if err != nil || len(found) == 0 {
+		return "", err
+	}
+	if len(found) > 1 {
+		return "", fmt.Errorf("the package holds %s several times; give the right one with --binary: %s", name, strings.Join(found, ", "))
+	}
+	return found[0], nil
+}
+
+// clearFolder empties a folder.
+func clearFolder(dir string) error {
+	return errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755))
+}

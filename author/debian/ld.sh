@@ -1,0 +1,34 @@
+#!/bin/sh
+# Links as always; for the outputs of interest it keeps what went in and out.
+real=/usr/bin/x86_64-linux-gnu-ld.bfd
+out=a.out prev=
+for arg; do
+	[ "$prev" != -o ] || out=$arg
+	prev=$arg
+done
+case ${out##*/} in
+@STEM@) ;;
+*) exec "$real" "$@" ;;
+esac
+n=1
+while ! mkdir "/livemend/links/$n" 2>/dev/null; do
+	[ "$n" -lt 1000 ] || exit 1
+	n=$((n + 1))
+done
+kept=/livemend/links/$n
+"$real" "$@" -Map="$kept/map" || { status=$?; rm -rf "$kept"; exit $status; }
+set -e
+printf '%s\n%s\n' "$PWD" "$out" > "$kept/what"
+cp -- "$out" "$kept/output"
+i=0
+sed -n 's/^LOAD //p' "$kept/map" | while IFS= read -r file; do
+	case $file in
+	/usr/* | /lib/*) continue ;;
+	*.o | *.a) ;;
+	*) continue ;;
+	esac
+	i=$((i + 1))
+	cp -- "$file" "$kept/$i.in"
+	printf '%s %s\n' "$i.in" "$file" >> "$kept/files"
+done
+touch "$kept/done"
