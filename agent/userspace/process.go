@@ -184,6 +184,7 @@ func printable(s string) string {
 // status is what /proc/PID/status says that matters here.
 type status struct {
 	zombie  bool
+	deep    bool // waits in the kernel for something that no signal breaks off
 	parent  int
 	tracer  int
 	seccomp bool
@@ -205,6 +206,7 @@ func parseStatus(s string) (st status, err error) {
 		switch name {
 		case "State":
 			st.zombie = strings.HasPrefix(value, "Z") || strings.HasPrefix(value, "X")
+			st.deep = strings.HasPrefix(value, "D")
 			seen = true
 		case "PPid":
 			if st.parent, err = strconv.Atoi(value); err != nil {

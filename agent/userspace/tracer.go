@@ -270,8 +270,7 @@ func (t *tracer) load() error {
 }
 
 // lateWait is how long threads that were asked to stop and have not are waited
-// for, to let them go properly. What does not stop by then waits in the kernel
-// for something that no stop breaks off.
+// for, to let them go properly. They only need a processor to get there.
 const lateWait = 5 * time.Second
 
 // detach lets all threads go on as if nothing had been: first those that are
@@ -297,7 +296,7 @@ func (t *tracer) detach() {
 		if tid == 0 {
 			if round%64 == 63 {
 				late -= t.bury()
-				if time.Now().After(deadline) {
+				if t.deep() || time.Now().After(deadline) {
 					break
 				}
 			}
@@ -313,6 +312,19 @@ func (t *tracer) detach() {
 	}
 	t.threads = t.threads[:0]
 	clear(t.index)
+}
+
+// deep reports whether all threads that are not stopped wait in the kernel for
+// something that no stop breaks off: it ends as if nothing had been.
+func (t *tracer) deep() bool {
+	for i := range t.threads {
+		if th := &t.threads[i]; !th.stopped && !th.dead {
+			if st, err := t.status(th.tid); err == nil && !st.deep {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // took notes that the thread has stopped, and how.
