@@ -132,7 +132,18 @@ var floats = authortest.Files{"a.c": head + `
 	void show(void) { float v[8] = {1, 2}; grow(v); printf("%.2f %.2f %.2f", area(5), v[0], v[1]); }`,
 }
 
+var asserts = authortest.Files{"a.c": head + `
+	#define CHECK(c) do { if (!(c)) printf("line %d ", __LINE__); } while (0)
+	__attribute__((noinline)) int fixed(int x) { return x * x * 3; }
+	__attribute__((noinline)) int checked(int x) { CHECK(x < 5); return x + 1; }
+	void show(void) { printf("%d ", fixed(7)); printf("%d", checked(7)); }`,
+}
+
 var changes = []change{
+	{
+		name: "line numbers below the fix", before: asserts, after: edit(asserts, "a.c", "return x * x * 3;", "\n\tif (x > 5)\n\t\treturn 0;\n\treturn x * x * 3;\n"),
+		replaces: "fixed", says: "147 line 8 8", then: "0 line 8 8",
+	},
 	{
 		name: "static functions of the same name in two files", before: twoFiles, after: edit(twoFiles, "b.c", "x + 2", "x + 3"),
 		replaces: "check", says: "101 204", then: "101 206",

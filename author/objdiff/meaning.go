@@ -47,23 +47,31 @@ func (v *side) content(s *object.Section, from, to uint64) string {
 		return key
 	}
 	v.memo[id] = ""
-	body := make([]byte, to-from)
+	body, refers := v.masked(s, from, to)
+	h := sha256.New()
+	fmt.Fprintf(h, "%s%d\n", refers, len(body))
+	h.Write(body)
+	key := hex.EncodeToString(h.Sum(nil))
+	v.memo[id] = key
+	return key
+}
+
+// masked returns bytes [from, to) of s with the fields of relocations zeroed,
+// and a text of what those refer to.
+func (v *side) masked(s *object.Section, from, to uint64) (body []byte, refers string) {
+	body = make([]byte, to-from)
 	if s.Data != nil {
 		copy(body, s.Data[from:to])
 	}
-	h := sha256.New()
+	var b strings.Builder
 	for _, r := range s.Relocs {
 		if r.Off < from || r.Off+uint64(r.Width()) > to {
 			continue
 		}
 		clear(body[r.Off-from:][:r.Width()])
-		fmt.Fprintf(h, "%d %d %q\n", r.Off-from, r.Type, v.meaning(s, r))
+		fmt.Fprintf(&b, "%d %d %q\n", r.Off-from, r.Type, v.meaning(s, r))
 	}
-	fmt.Fprintf(h, "%d\n", len(body))
-	h.Write(body)
-	key := hex.EncodeToString(h.Sum(nil))
-	v.memo[id] = key
-	return key
+	return body, b.String()
 }
 
 // meaning says what relocation r of section s refers to.

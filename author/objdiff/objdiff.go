@@ -5,7 +5,8 @@
 // Code is compared with the fields that the linker fills masked, and those
 // fields by what they refer to: functions and variables by name, constants and
 // strings by content. A function that is equal under that comparison does the
-// same in both builds, whatever numbers and places the compiler chose.
+// same in both builds, whatever numbers and places the compiler chose. Numbers
+// of source lines in code do not count where debug information proves them.
 //
 // The package is pure: it reads no files and does not know the binary that
 // runs on servers; whether an object is part of it is the linker's question.
@@ -128,6 +129,7 @@ func (p *Pair) compareFunctions(before, after *side) {
 		old[f.Name] = f
 	}
 	changed := map[string]bool{}
+	var lines []string
 	for _, f := range p.After.Functions {
 		o := old[f.Name]
 		if o == nil {
@@ -145,8 +147,13 @@ func (p *Pair) compareFunctions(before, after *side) {
 			p.refuse(refusal.Sections, f.Name, "it shares a section with other functions, so what changed cannot be told; build with -ffunction-sections")
 			continue
 		}
+		if onlyLines(before, after, o, f) {
+			lines = append(lines, f.Name)
+			continue
+		}
 		changed[f.Name] = true
 	}
+	p.noteLines(lines)
 	for _, f := range p.Before.Functions {
 		if old[f.Name] == f {
 			p.Removed = append(p.Removed, f)
