@@ -42,7 +42,7 @@ type tour struct {
 	patch fleet.Patch
 	job   platform.JobDetail
 
-	stopped []time.Duration // processes with eight threads, by every job
+	stopped map[process][]time.Duration // processes with eight threads, by every job
 }
 
 // patchFiles is what the author tool made.
