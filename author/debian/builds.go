@@ -104,9 +104,12 @@ func (d *driver) closest(stock *elfFile, links []*recorded) (best *recorded, is 
 }
 
 func (d *driver) keepTwin(stock *elfFile, best *recorded, file string) error {
-	rebuilt, err := openELF(best.output())
+	rebuilt, err := openELF(best.named())
 	if err != nil {
 		return err
+	}
+	if is, why := compare(stock, rebuilt); is == unlike {
+		return errors.New("linked again with the names of local symbols, the library differs: " + why)
 	}
 	data, err := renamed(stock, rebuilt)
 	if err != nil {

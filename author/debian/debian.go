@@ -153,6 +153,10 @@ func Build(ctx context.Context, o Options) (result *author.Result, err error) {
 	result, err = author.Build(ctx, r)
 	if err == nil {
 		result.Account = append(result.Account, d.notices...)
+		result.Metadata.Provenance.Inputs = append(result.Metadata.Provenance.Inputs, d.origins...)
+		err = result.Metadata.Check()
+	}
+	if err == nil {
 		d.say("patch: built in %s", o.clock().Sub(began).Round(time.Millisecond))
 	}
 	return result, err

@@ -2,7 +2,9 @@ package debian
 
 import (
 	"context"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -10,9 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
+
+	"livemend.dev/livemend/patch"
 )
 
 //go:embed build.sh
@@ -30,6 +33,7 @@ type driver struct {
 	deps    map[string]bool // source packages whose build dependencies are installed in root
 	sources string
 	notices []string
+	origins []patch.Input // for the provenance
 }
 
 // newDriver takes the work folder for itself.
@@ -138,6 +142,9 @@ func (d *driver) inputs(ctx context.Context) (*Inputs, error) {
 			return nil, err
 		}
 	}
+	for _, source := range slices.Compact([]*dsc{before, after}) {
+		d.origins = append(d.origins, patch.Input{Name: "source " + dscName(source.source, source.version), SHA256: source.sum})
+	}
 	binary, err := d.stock(ctx, before)
 	if err != nil {
 		return nil, err
@@ -196,7 +203,7 @@ func (d *driver) index(ctx context.Context) error {
 // source fetches one version of the source package.
 func (d *driver) source(ctx context.Context, version string) (*dsc, error) {
 	name := dscName(d.Package, version)
-	facts, err := d.do(ctx, job{
+	_, err := d.do(ctx, job{
 		name: "source-" + noEpoch(version), inputs: digest(d.sources, d.Package, version),
 		advice: "When the log says that the version was not found or answers 404, the archive has it no more: build from the newest source without its last patches (--to NEWEST --fix debian/patches/NAME). When the lists are old, remove " + d.path("state.json") + ".",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
@@ -214,19 +221,13 @@ func (d *driver) source(ctx context.Context, version string) (*dsc, error) {
 			for _, f := range found.files {
 				products = append(products, "source/"+f)
 			}
-			sum, err := digestPath(d.path("source", name))
-			return map[string]string{"sum": sum}, products, err
+			return nil, products, nil
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	found, err := d.readDSC(name)
-	if err != nil {
-		return nil, err
-	}
-	found.sum = facts["sum"]
-	return found, nil
+	return d.readDSC(name)
 }
 
 func (d *driver) readDSC(name string) (*dsc, error) {
@@ -234,92 +235,13 @@ func (d *driver) readDSC(name string) (*dsc, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseDSC(string(text))
-}
-
-// stock gets the binary that servers run.
-func (d *driver) stock(ctx context.Context, source *dsc) (string, error) {
-	if d.Binary != "" {
-		return filepath.EvalSymlinks(d.Binary)
-	}
-	facts, err := d.do(ctx, job{
-		name: "stock", inputs: digest(d.sources, d.Package, d.From, d.Library),
-		advice: "Give the binary from a server with --binary when the archive does not offer its package any more, and check the name of the library.",
-		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
-			for _, pkg := range source.packages {
-				found, err := d.takeFrom(ctx, log, pkg)
-				if err != nil {
-					return nil, nil, err
-				}
-				if found != "" {
-					d.say("stock: %s from package %s %s", filepath.Base(found), pkg, d.From)
-					return map[string]string{"file": found}, []string{found}, nil
-				}
-			}
-			return nil, nil, fmt.Errorf("no package of %s %s that can be fetched holds %s (looked into: %s)", d.Package, d.From, d.Library, strings.Join(source.packages, ", "))
-		},
-	})
-	return d.path(facts["file"]), err
-}
-
-// takeFrom looks for the library in one binary package; it is empty when it is
-// not there or the package cannot be had.
-func (d *driver) takeFrom(ctx context.Context, log io.Writer, pkg string) (string, error) {
-	for _, dir := range []string{"stock/deb", "stock/tree"} {
-		if err := errors.Join(os.RemoveAll(d.path(dir)), os.MkdirAll(d.path(dir), 0o755)); err != nil {
-			return "", err
-		}
-	}
-	if err := d.apt(ctx, log, inside+"/stock/deb", "apt-get", "download", pkg+"="+d.From); err != nil {
-		return "", ctx.Err() // the log says why; another package may do
-	}
-	debs, err := filepath.Glob(d.path("stock/deb/*.deb"))
-	if err != nil || len(debs) != 1 {
-		return "", err
-	}
-	deb := filepath.Join(inside, "stock/deb", filepath.Base(debs[0]))
-	if err := d.root.command(ctx, log, depsLayer, "/usr/bin/dpkg-deb", "-x", deb, inside+"/stock/tree"); err != nil {
-		return "", err
-	}
-	found, err := findBinary(d.path("stock/tree"), d.Library)
-	if err != nil || found == "" {
-		return "", err
-	}
-	data, err := os.ReadFile(found)
+	found, err := parseDSC(string(text))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	keep := filepath.Join("stock", filepath.Base(found))
-	return keep, writeFile(d.path(keep), data)
-}
-
-// findBinary looks for a file by name below an unpacked package and returns
-// where its links lead inside it.
-func findBinary(tree, name string) (string, error) {
-	var found []string
-	err := filepath.WalkDir(tree, func(at string, e os.DirEntry, err error) error {
-		if err != nil || e.IsDir() || e.Name() != name {
-			return err
-		}
-		real, err := filepath.EvalSymlinks(at)
-		if err != nil {
-			return nil // leads out of the package
-		}
-		if inTree, err := filepath.Rel(tree, real); err != nil || !filepath.IsLocal(inTree) {
-			return nil
-		}
-		if !slices.Contains(found, real) {
-			found = append(found, real)
-		}
-		return nil
-	})
-	if err != nil || len(found) == 0 {
-		return "", err
-	}
-	if len(found) > 1 {
-		return "", fmt.Errorf("the package holds %s several times; give the right one with --binary: %s", name, strings.Join(found, ", "))
-	}
-	return found[0], nil
+	sum := sha256.Sum256(text)
+	found.sum = hex.EncodeToString(sum[:])
+	return found, nil
 }
 
 // clearFolder empties a folder.

@@ -1,10 +1,13 @@
 #!/bin/sh
 # Links as always; for the outputs of interest it keeps what went in and out.
 real=/usr/bin/x86_64-linux-gnu-ld.bfd
-out=a.out prev=
+out=a.out prev= nameless=
 for arg; do
 	[ "$prev" != -o ] || out=$arg
 	prev=$arg
+	case $arg in
+	-x | -s | -S | --discard-all | --strip-all | --strip-debug) nameless=yes ;;
+	esac
 done
 case ${out##*/} in
 @STEM@) ;;
@@ -31,4 +34,15 @@ sed -n 's/^LOAD //p' "$kept/map" | while IFS= read -r file; do
 	cp -- "$file" "$kept/$i.in"
 	printf '%s %s\n' "$i.in" "$file" >> "$kept/files"
 done
+if [ -n "$nameless" ]; then
+	# Once more with the names of local symbols: nothing loaded differs.
+	for arg; do
+		shift
+		case $arg in
+		-x | -s | -S | --discard-all | --strip-all | --strip-debug) ;;
+		*) set -- "$@" "$arg" ;;
+		esac
+	done
+	"$real" "$@" -o "$kept/named"
+fi
 touch "$kept/done"

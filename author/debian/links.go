@@ -42,6 +42,15 @@ func (r *recorded) place() string { return path.Clean(joinPath(r.cwd, r.out)) }
 
 func (r *recorded) output() string { return filepath.Join(r.dir, "output") }
 
+// named is the output with the names of local symbols.
+func (r *recorded) named() string {
+	name := filepath.Join(r.dir, "named")
+	if _, err := os.Stat(name); err != nil {
+		return r.output()
+	}
+	return name
+}
+
 func joinPath(dir, name string) string {
 	if path.IsAbs(name) {
 		return name

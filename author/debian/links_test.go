@@ -3,10 +3,12 @@ package debian
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,7 +85,9 @@ func TestRecordingLinker(t *testing.T) {
 	}
 	src := filepath.Join(tree, "src")
 	run(t, src, "ar", "rc", "part.a", "b.o", longName+".o")
-	link := []string{"-shared", "-Wl,--build-id", "a.o", "-Wl,--whole-archive", "part.a", "-Wl,--no-whole-archive"}
+	write(t, filepath.Join(src, "a.c"), "static __attribute__((noinline)) int local(int x) { return x * 3; } int f_a(int x) { return local(x); }")
+	gcc(t, src, "-O1", "-fPIC", "-c", "a.c")
+	link := []string{"-shared", "-Wl,-x", "-Wl,--build-id", "a.o", "-Wl,--whole-archive", "part.a", "-Wl,--no-whole-archive"}
 	gcc(t, src, append(link, "-o", "plain.so")...)
 	gcc(t, src, append(link, "-B"+filepath.Join(work, "bin"), "-o", "libx.so.1.2")...)
 	gcc(t, src, append(link, "-B"+filepath.Join(work, "bin"), "-o", "other.so")...)
@@ -102,6 +106,22 @@ func TestRecordingLinker(t *testing.T) {
 	recorded, err := os.ReadFile(links[0].output())
 	if err != nil || !bytes.Equal(plain, recorded) {
 		t.Errorf("the recording linker makes another file (%v)", err)
+	}
+	// Local names are kept although the package leaves them out.
+	stock, err := openELF(links[0].output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, err := openELF(links[0].named())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if is, why := compare(stock, named); is != sameLoad {
+		t.Errorf("with local names it is %v (%s)", is, why)
+	}
+	symbols, err := named.file.Symbols()
+	if err != nil || !slices.ContainsFunc(symbols, func(y elf.Symbol) bool { return y.Name == "local" }) {
+		t.Errorf("the local name is missing (%v)", err)
 	}
 	objects := filepath.Join(work, "objects")
 	n, err := links[0].extract(objects, tree)

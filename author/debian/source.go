@@ -13,7 +13,7 @@ type dsc struct {
 	source, version string
 	files           []string // beside it
 	packages        []string // binary packages that may hold the library
-	sum             string   // digest of the file
+	sum             string   // SHA-256 of the file, hexadecimal
 }
 
 // parseDSC reads a .dsc file.
@@ -102,6 +102,18 @@ func (s series) patch(i int) string {
 	return parts[0]
 }
 
+// last returns the names of the last patches, at most n.
+func (s series) last(n int) []string {
+	var names []string
+	for i := len(s.lines) - 1; i >= 0 && len(names) < n; i-- {
+		if name := s.patch(i); name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Reverse(names)
+	return names
+}
+
 // cut returns the series up to the fixes, and up to and with them. The fixes
 // must follow one another: a patch between them would come along unasked.
 func (s series) cut(fixes []string) (before, after string, err error) {
@@ -137,7 +149,7 @@ func (s series) cut(fixes []string) (before, after string, err error) {
 				}
 			}
 		})
-		return "", "", fmt.Errorf("debian/patches/series of this version does not name %s", strings.Join(missing, ", "))
+		return "", "", fmt.Errorf("debian/patches/series of this version does not name %s; it ends with %s", strings.Join(missing, ", "), strings.Join(s.last(6), ", "))
 	}
 	if len(between) > 0 {
 		return "", "", fmt.Errorf("%s lies between the fixes; name it too, or build one patch per fix", strings.Join(between, ", "))

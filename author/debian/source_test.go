@@ -1,6 +1,8 @@
 package debian
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -138,5 +140,64 @@ func TestOptionsCheck(t *testing.T) {
 		if err := o.check(); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+// Rebuilds of the same source have versions of their own; the one that is
+// installed counts as well.
+func TestBinaryVersions(t *testing.T) {
+	const show = `Package: libx
+Source: x (1:2-3)
+Version: 1:2-3+b1
+Description: a library
+ Version: 9
+
+Package: libx
+Version: 1:2-4
+
+Package: libx
+Version: 1:2-3
+
+Package: libx
+Status: install ok installed
+Source: x (1:2-3)
+Version: 1:2-3+b1
+
+Package: libx
+Source: x (1:2-3)
+Version: -o=1
+`
+	want := []binaryVersion{{"1:2-3+b1", true}, {"1:2-3", false}}
+	if diff := cmp.Diff(want, binaryVersions(show, "1:2-3"), cmp.AllowUnexported(binaryVersion{})); diff != "" {
+		t.Error(diff)
+	}
+	if got := binaryVersions("", "1"); got != nil {
+		t.Errorf("%v from nothing", got)
+	}
+}
+
+func TestFindBinary(t *testing.T) {
+	tree := t.TempDir()
+	write(t, filepath.Join(tree, "usr/lib/libx.so.1.2"), "x")
+	write(t, filepath.Join(tree, "usr/share/doc/libx/README"), "x")
+	link := func(to, at string) {
+		t.Helper()
+		if err := os.Symlink(to, filepath.Join(tree, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("libx.so.1.2", "usr/lib/libx.so.1")
+	link("/etc/passwd", "usr/lib/liby.so.1")
+	if got, err := findBinary(tree, "libx.so.1"); err != nil || got != filepath.Join(tree, "usr/lib/libx.so.1.2") {
+		t.Errorf("%q, %v", got, err)
+	}
+	for _, name := range []string{"liby.so.1", "libz.so.1"} {
+		if got, err := findBinary(tree, name); err != nil || got != "" {
+			t.Errorf("%s: %q, %v; want nothing", name, got, err)
+		}
+	}
+	write(t, filepath.Join(tree, "usr/lib/other/libx.so.1.2"), "y")
+	if _, err := findBinary(tree, "libx.so.1.2"); err == nil {
+		t.Error("two files of the same name: one was chosen")
 	}
 }
