@@ -3,11 +3,13 @@ package author
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
 	"livemend.dev/livemend/author/layout"
 	"livemend.dev/livemend/author/objdiff"
+	"livemend.dev/livemend/author/ownership"
 	"livemend.dev/livemend/author/refusal"
 	"livemend.dev/livemend/patch"
 )
@@ -71,7 +73,7 @@ type desk struct {
 func (d *desk) review(part []*objdiff.Pair) []*refusal.Error {
 	d.used = map[int]bool{}
 	var out []*refusal.Error
-	for _, r := range layout.Check(part) {
+	for _, r := range slices.Concat(layout.Check(part), ownership.Check(part)) {
 		if !d.waive(r) {
 			out = append(out, r)
 		}

@@ -107,6 +107,32 @@ func checkRecorded(t *testing.T, r *author.Result, waivers []author.Waiver) {
 	}
 }
 
+// TestOwnershipIsWaived has a setter that copies now, and the end of the copy.
+func TestOwnershipIsWaived(t *testing.T) {
+	t.Parallel()
+	files := authortest.Files{"a.c": head + `
+		struct reader { char *name; int own; };
+		__attribute__((noinline)) void set(struct reader *r, char *name) { r->name = name; r->own = 0; }
+		__attribute__((noinline)) void done(struct reader *r) { printf("%s.", r->name); if (r->own) free(r->name); free(r); }
+		void show(void) { char name[] = "n"; fputs(strdup("k"), stdout); struct reader *r = calloc(1, sizeof *r); set(r, name); name[0] = 'm'; done(r); }`,
+	}
+	fixed := edit(edit(files, "a.c", "r->name = name; r->own = 0;", "r->name = strdup(name);"), "a.c", "if (r->own) free", "free")
+	before, after := authortest.Objects(t, files, authortest.Sections()...), authortest.Objects(t, fixed, authortest.Sections()...)
+	binary, twin := authortest.Library(t, files)
+	_, err := author.Build(t.Context(), request(t, before, after, binary, twin))
+	checkRefusal(t, err, refusal.Ownership, "done, set")
+	r := request(t, before, after, binary, twin)
+	r.Waivers = []author.Waiver{{Kind: refusal.Ownership, Place: "done, set", Person: "Ada Lovelace", Reason: "no reader outlives show"}}
+	result, err := author.Build(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkRecorded(t, result, r.Waivers)
+	if says, then := authortest.Apply(t, binary, result.Image); says != "km." || then != "kn." {
+		t.Errorf("it says %q, then %q", says, then)
+	}
+}
+
 func TestParseWaiver(t *testing.T) {
 	w, err := author.ParseWaiver("layout: struct a = Ada Lovelace : one: call=1 ")
 	if want := (author.Waiver{Kind: refusal.Layout, Place: "struct a", Person: "Ada Lovelace", Reason: "one: call=1"}); err != nil || w != want {

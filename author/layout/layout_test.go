@@ -53,6 +53,8 @@ const source = `
 		if (n->flags == SMALL) return deep(n->next) + n->x;
 		return (int)n->r.b * 3 + n->s.part[1] + LARGE;
 	}
+	int inner(void *p) { struct local { int a; } *q = p; return q->a; }
+	long other(void *p) { struct local { long a, b; } *q = p; return q->b; }
 	long cast(void *p) { enum state *s = p; return *s == IDLE; }
 `
 
@@ -61,6 +63,7 @@ func TestCheck(t *testing.T) {
 	for _, c := range []struct {
 		name, old, new string
 		place, reason  string // empty when nothing is refused
+		once           bool   // nothing else is refused
 	}{
 		{name: "only code"},
 		{name: "an enum value comes last", old: "BLUE }", new: "BLUE, WHITE }"},
@@ -75,7 +78,7 @@ func TestCheck(t *testing.T) {
 		{name: "an enum value goes", old: ", BLUE", place: "enum color", reason: "value BLUE (2) is gone"},
 		{name: "an enum grows", old: "BLUE }", new: "BLUE, FAR = 1L << 40 }", place: "enum color", reason: "size changed from 4 to 8"},
 		{name: "a nameless enum's value changes", old: "SMALL = 1", new: "SMALL = 4", place: "enum with SMALL", reason: "from 1 to 4"},
-		{name: "a named nameless enum's value changes", old: "ON, OFF", new: "OFF, ON", place: "typedef toggle", reason: "value ON changed from 0 to 1"},
+		{name: "a named nameless enum's value changes", old: "ON, OFF", new: "OFF, ON", place: "typedef toggle", reason: "value ON changed from 0 to 1", once: true},
 		{name: "a member moves", old: "struct node *next; char name[16]", new: "char name[16]; struct node *next", place: "struct node", reason: "member next moved from byte 0 to byte 16"},
 		{name: "an array grows", old: "name[16]", new: "name[24]", place: "struct node", reason: "member name was array of 16 x int8 and is array of 24 x int8"},
 		{name: "a member at the end", old: "int last;", new: "int last; long more;", place: "struct node", reason: "size changed"},
@@ -89,6 +92,7 @@ func TestCheck(t *testing.T) {
 		{name: "a typedef's struct", old: "long a, b;", new: "long b, a;", place: "typedef range", reason: "member a moved"},
 		{name: "a typedef", old: "typedef unsigned int number", new: "typedef unsigned short number", place: "typedef number", reason: "it was uint32 and is uint16"},
 		{name: "arguments through a pointer", old: "(*open)(int,", new: "(*open)(long,", place: "struct calls", reason: "member open"},
+		{name: "one of two types of a name", old: "long a, b; } *q", new: "long b, a; } *q", place: "struct local", reason: "member a"},
 		{name: "a type known by a cast alone", old: "IDLE = 1", new: "IDLE = 2", place: "enum state", reason: "IDLE changed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -108,6 +112,9 @@ func TestCheck(t *testing.T) {
 				return
 			}
 			expect(t, got, c.place, c.reason)
+			if c.once && len(got) != 1 {
+				t.Errorf("one change is refused %d times: %v", len(got), got)
+			}
 		})
 	}
 }
@@ -178,21 +185,23 @@ func TestCheckNeedsTypes(t *testing.T) {
 	after := strings.Replace(source, "* 3", "* 5", 1)
 	asm := "\nasm(\".section .text.spin,\\\"ax\\\",@progbits; .globl spin; .type spin,@function; spin: mov $7,%eax; ret; .size spin,.-spin; .text\");\n"
 	for _, c := range []struct {
-		name, flag, extra string
-		place, reason     string
+		name, flag    string
+		extra, after  string // source that both have, and the new build alone
+		place, reason string
 	}{
 		{name: "none", flag: "-g0", place: "debug information", reason: "build with -g"},
 		{name: "lines only", flag: "-g1", place: "debug information", reason: "no types"},
 		{name: "in another file", flag: "-gsplit-dwarf", place: "debug information", reason: "-gsplit-dwarf"},
 		{name: "in pieces", flag: "-fdebug-types-section", place: "debug information", reason: "-fdebug-types-section"},
 		{name: "code that it does not describe", flag: "-g", extra: asm, place: "function spin", reason: "does not describe"},
+		{name: "new code that it does not describe", flag: "-g", after: asm, place: "function spin", reason: "does not describe"},
 		{name: "an older form", flag: "-gdwarf-4"},
 		{name: "compressed", flag: "-gz"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pairs := objdiff.Compare(objects(t, authortest.Files{"a.c": source + c.extra}, c.flag),
-				objects(t, authortest.Files{"a.c": after + strings.Replace(c.extra, "$7", "$8", 1)}, c.flag))
+				objects(t, authortest.Files{"a.c": after + strings.Replace(c.extra, "$7", "$8", 1) + c.after}, c.flag))
 			got := layout.Check(pairs)
 			if c.place == "" {
 				if len(got) > 0 {
