@@ -24,6 +24,7 @@ var rootScript string
 const holdScript = `set -eu
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755,size=80% tmpfs "$1"
+mkdir "$1/` + depsLayer + `"
 mount -t proc proc /proc
 echo ready
 while read -r line; do :; done`
