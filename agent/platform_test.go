@@ -56,7 +56,8 @@ type otherEnd struct {
 	byKey   map[string]*system   // by identity key
 	approve func() error         // what a person says of a bare Customer ID
 	lie     func(name string, b []byte) []byte
-	forget  int // results that are dropped, with their connection, before they are stored
+	heard   func(wire.Step) // what happens when the agent says what it does
+	forget  int             // results that are dropped, with their connection, before they are stored
 	counter int64
 	clock   func() time.Time
 }
@@ -214,7 +215,13 @@ func (p *otherEnd) serve(ctx context.Context, conn *channel.Conn) {
 		case wire.Target:
 			return p.piece(body)
 		case wire.Progress:
-			_, err := wire.DecodeStep(body)
+			step, err := wire.DecodeStep(body)
+			p.mu.Lock()
+			heard := p.heard
+			p.mu.Unlock()
+			if heard != nil {
+				heard(step)
+			}
 			return nil, err
 		case wire.Result:
 			return nil, p.result(conn, body)

@@ -86,7 +86,9 @@ func insert(list []string, s string) []string {
 	return list
 }
 
-// Write replaces both files below dir, which it makes when it is missing.
+// Write replaces both files below dir, which it makes when it is missing. When
+// that fails it takes the list away: an old one could claim what is not true any
+// more, and none claims nothing.
 func Write(dir string, t Truth) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -96,9 +98,18 @@ func Write(dir string, t Truth) error {
 		list = append(append(list, cve...), '\n')
 	}
 	// The list goes last: what it says is then explained already.
-	return errors.Join(
-		state.Replace(filepath.Join(dir, State), append(t.value().JSON(), '\n'), public),
-		state.Replace(filepath.Join(dir, CVEList), list, public))
+	path := filepath.Join(dir, CVEList)
+	err := state.Replace(filepath.Join(dir, State), append(t.value().JSON(), '\n'), public)
+	if err == nil {
+		err = state.Replace(path, list, public)
+	}
+	if err == nil {
+		return nil
+	}
+	if gone := os.Remove(path); !errors.Is(gone, fs.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	return err
 }
 
 func (t Truth) value() cjson.Value {

@@ -74,6 +74,8 @@ func (o *order) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	o.x.mu.Lock()
+	defer o.x.mu.Unlock()
 	record, err := o.stage(artifact, targets, md)
 	if err != nil {
 		return err
@@ -84,6 +86,7 @@ func (o *order) apply(ctx context.Context) error {
 		return ctx.Err() // the agent ends: what is staged stays, until the order is given again
 	}
 	n := count(results)
+	o.changed = n.live > 0
 	if err != nil && n.live == 0 {
 		return errors.Join(&refusal{classEngine, err}, o.x.unstage(record))
 	}
@@ -128,7 +131,6 @@ func (o *order) stage(artifact, targets []byte, md *patch.Metadata) (state.Patch
 			record.Previous = before.Previous
 		} else {
 			record.Previous = &before
-			record.Previous.Previous = nil
 		}
 	}
 	return record, o.x.Store.SetPatch(record)
@@ -150,7 +152,10 @@ func (o *order) conclude(record state.Patch, results []userspace.Result, n count
 		o.report.Text = "the patch could not be applied to any process; nothing was changed: see the reason of each"
 		return o.x.unstage(record)
 	}
-	record.Phase, record.Previous = state.Applied, nil
+	record.Phase = state.Applied
+	if n.others == 0 {
+		record.Previous = nil
+	}
 	if err := o.x.Store.SetPatch(record); err != nil {
 		return err
 	}
@@ -170,6 +175,9 @@ func (o *order) conclude(record state.Patch, results []userspace.Result, n count
 
 // revert takes a patch off every process. The director alone decides that.
 func (o *order) revert(ctx context.Context) error {
+	o.progress(ctx, "revert", "taking the patch off every process that has it")
+	o.x.mu.Lock()
+	defer o.x.mu.Unlock()
 	record, ok := o.x.Store.Patch(o.manifest.BuildID)
 	if !ok {
 		o.report.Outcome, o.report.Text = wire.Nothing, "no patch for this library is in force here"
@@ -178,29 +186,26 @@ func (o *order) revert(ctx context.Context) error {
 	if record.Path != o.manifest.Path || record.Artifact != o.manifest.SHA256 {
 		return refused("level", "another patch is in force here than the order names: level "+strconv.FormatInt(record.Level, 10))
 	}
-	live, err := o.x.stored(record)
-	if err != nil {
+	if _, err := o.x.stored(record); err != nil {
+		return err // it cannot be taken off, so nothing begins
+	}
+	if err := o.x.startReverting(&record); err != nil {
 		return err
 	}
-	before := record
-	record.Phase, record.Previous = state.Reverting, nil
-	if err := o.x.Store.SetPatch(record); err != nil {
-		return err
-	}
-	o.progress(ctx, "revert", strconv.Itoa(len(live.File.Hunks))+" functions")
-	results, err := o.x.Engine.Revert(ctx, live)
+	o.changed = true // from here on it is reverted, in the next rounds if not now
+	results, done, err := o.x.takeOff(ctx, record)
+	o.report.Processes = processes(results)
 	if ctx.Err() != nil {
 		return ctx.Err() // the agent ends: it goes on reverting when it is back
 	}
-	if err != nil {
-		return errors.Join(&refusal{classEngine, err}, o.x.Store.SetPatch(before))
-	}
-	o.report.Processes = processes(results)
-	if n := count(results); n.live > 0 || n.stuck > 0 {
+	switch {
+	case err != nil:
+		return &refusal{classEngine, err}
+	case !done:
 		o.report.Outcome = wire.Partial
 		o.report.Text = "the patch could not be taken off every process yet: it is tried again every minute"
-		return nil
+	default:
+		o.report.Outcome, o.report.Text = wire.Done, "the patch is off; its level stays the lowest that is accepted"
 	}
-	o.report.Outcome, o.report.Text = wire.Done, "the patch is off; its level stays the lowest that is accepted"
-	return o.x.Store.RemovePatch(record.BuildID)
+	return nil
 }

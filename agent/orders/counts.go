@@ -27,6 +27,25 @@ func count(results []userspace.Result) (n counts) {
 	return n
 }
 
+// merge adds what a second level found to what the first one did: each process
+// once, and what was done to it counts for more than that nothing was left to do.
+func merge(results, more []userspace.Result) []userspace.Result {
+	known := map[[2]uint64]int{}
+	for i, r := range results {
+		known[[2]uint64{uint64(r.PID), r.Start}] = i
+	}
+	for _, r := range more {
+		i, ok := known[[2]uint64{uint64(r.PID), r.Start}]
+		switch {
+		case !ok:
+			results = append(results, r)
+		case results[i].Outcome != userspace.Reverted:
+			results[i] = r
+		}
+	}
+	return results
+}
+
 // processes translates the engine's results for the report.
 func processes(results []userspace.Result) []wire.ProcessResult {
 	out := make([]wire.ProcessResult, 0, len(results))

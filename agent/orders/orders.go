@@ -39,6 +39,11 @@ type Executor struct {
 	Now        func() time.Time // the system's clock
 	Log        func(string)     // one line for the system's administrator
 
+	turn sync.Mutex // held by the order that is carried out
+
+	// mu guards patches in store and processes, and what is known of them. It is
+	// never held while something is waited for that is outside of this system:
+	// a slow platform or scanner must not keep new processes without patches.
 	mu       sync.Mutex
 	verified map[evidence]userspace.Patch
 	truth    []standing // of the last round
@@ -76,6 +81,7 @@ type order struct {
 	enrolled state.Enrolment
 	manifest *trust.Manifest
 	report   wire.Report
+	changed  bool // processes may differ from before: a failure must not deny it
 }
 
 // Execute carries out the order in envelope and stores its sealed report, which
@@ -83,8 +89,8 @@ type order struct {
 // the connection was lost before anything was changed, or the state folder
 // cannot be written. The platform then gives the order again.
 func (x *Executor) Execute(ctx context.Context, p Platform, envelope []byte) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.turn.Lock()
+	defer x.turn.Unlock()
 	if err := x.Store.ResultRoom(); err != nil {
 		return err
 	}
@@ -195,7 +201,11 @@ func (o *order) refuse(ctx context.Context, err error) {
 	}
 	o.report.Outcome, o.report.Reason = outcome, class
 	o.report.Text = err.Error()
-	if !strings.Contains(o.report.Text, "nothing was changed") {
+	switch {
+	case o.changed:
+		o.report.Outcome = wire.Partial
+		o.report.Text += "; processes were changed, see each of them: correct the cause and give the order again"
+	case !strings.Contains(o.report.Text, "nothing was changed"):
 		o.report.Text += "; nothing was changed"
 	}
 	o.report.Text = clip(o.report.Text, wire.MaxMessage)
@@ -213,11 +223,10 @@ var attacks = map[string]bool{
 
 // finish seals the report and keeps it until the platform acknowledges it.
 func (o *order) finish(ctx context.Context) error {
-	o.x.measure(ctx)
-	if err := o.x.publish(); err != nil {
-		o.x.Log("the files below " + o.x.RunDir + " could not be written: " + err.Error())
+	if err := o.x.tell(ctx); err != nil {
+		o.x.Log(err.Error())
 	}
-	o.report.Applied = o.x.applied()
+	o.report.Applied = o.x.Applied()
 	o.report.Time = o.x.Now().Unix()
 	sealed := o.seal()
 	if len(sealed) > wire.MaxReport && len(o.report.Scan) > 0 {

@@ -40,9 +40,9 @@ func (x *Executor) Round(ctx context.Context) error {
 	for _, record := range x.Store.Patches() {
 		if policyErr == nil && allowed.AllowsPatch(record.Path, record.BuildID) != nil && record.Phase != state.Reverting {
 			x.Log("the local policy denies " + record.Path + ": taking it off")
-			record.Phase, record.Previous = state.Reverting, nil
-			if err := x.Store.SetPatch(record); err != nil {
-				return errors.Join(errs, err)
+			if err := x.startReverting(&record); err != nil {
+				errs = errors.Join(errs, errors.New(record.Path+": "+err.Error()))
+				continue
 			}
 		}
 		if err := x.keep(ctx, record, policyErr == nil); err != nil {
@@ -52,34 +52,71 @@ func (x *Executor) Round(ctx context.Context) error {
 			return errors.Join(errs, ctx.Err())
 		}
 	}
-	x.measure(ctx)
-	return errors.Join(errs, x.publish())
+	return errors.Join(errs, x.measureAndPublish(ctx))
+}
+
+// startReverting records that the patch, and an older level that some process
+// may still run, is to be taken off.
+func (x *Executor) startReverting(record *state.Patch) error {
+	record.Phase = state.Reverting
+	return x.Store.SetPatch(*record)
+}
+
+// takeOff takes a patch that is being reverted off every process, then the
+// older levels that it was to replace. When done is false some process may still
+// run one of them, and the record stays for the next round.
+func (x *Executor) takeOff(ctx context.Context, record state.Patch) (results []userspace.Result, done bool, err error) {
+	done = true
+	for level := &record; level != nil; level = level.Previous {
+		live, err := x.stored(*level)
+		if err != nil {
+			return results, false, err
+		}
+		some, err := x.Engine.Revert(ctx, live)
+		results = merge(results, some)
+		if err != nil {
+			return results, false, err
+		}
+		if record.Previous != nil { // what one level cannot take off is the other's
+			if some, err = x.Engine.Status(ctx, live); err != nil {
+				return results, false, err
+			}
+		}
+		n := count(some)
+		done = done && n.live == 0 && n.stuck == 0
+	}
+	if !done {
+		return results, false, nil
+	}
+	return results, true, x.Store.RemovePatch(record.BuildID)
 }
 
 // keep brings the processes to what the record says.
 func (x *Executor) keep(ctx context.Context, record state.Patch, mayApply bool) error {
 	switch {
 	case record.Phase == state.Reverting:
-		live, err := x.stored(record)
-		if err != nil {
-			return err
-		}
-		results, err := x.Engine.Revert(ctx, live)
-		if err != nil {
-			return err
-		}
-		if n := count(results); n.live == 0 && n.stuck == 0 {
+		_, done, err := x.takeOff(ctx, record)
+		if done {
 			x.Log(record.Path + " is off every process")
-			return x.Store.RemovePatch(record.BuildID)
 		}
+		return err
+	case record.Phase == state.Staged && record.Previous != nil && record.Previous.Phase == state.Applied:
+		// The application was interrupted and waits for its order to come again.
+		// Until then what was in force before stays in force.
+		before := *record.Previous
+		before.Previous = nil
+		return x.keep(ctx, before, mayApply)
 	case record.Phase == state.Applied && mayApply:
 		live, err := x.recheck(record)
 		if err != nil {
 			return err
 		}
 		results, err := x.Engine.Status(ctx, live)
-		if err != nil || count(results).others == 0 {
+		if err != nil {
 			return err
+		}
+		if count(results).others == 0 {
+			return x.forgetPrevious(record)
 		}
 		before := count(results).live
 		if results, err = x.Engine.Apply(ctx, live); err != nil {
@@ -184,6 +221,8 @@ func (x *Executor) directorRoot() (*trust.DirectorRoot, error) {
 // names them, so that they survive a change of the portal's keys and old
 // metadata need not be kept.
 func (x *Executor) renewEvidence(trusted *trust.Trusted, targets []byte) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	var name string
 	for _, record := range x.Store.Patches() {
 		t, err := trusted.Target(record.Path)
@@ -213,9 +252,37 @@ func (x *Executor) rememberAs(key evidence, live userspace.Patch) {
 	x.verified[key] = live
 }
 
+// forgetPrevious drops the older level of a patch that every process runs.
+func (x *Executor) forgetPrevious(record state.Patch) error {
+	if record.Previous == nil {
+		return nil
+	}
+	record.Previous = nil
+	return x.Store.SetPatch(record)
+}
+
+// tell brings what is known and said of the processes up to date.
+func (x *Executor) tell(ctx context.Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.measureAndPublish(ctx)
+}
+
+// measureAndPublish does what tell does. The caller holds x.mu.
+func (x *Executor) measureAndPublish(ctx context.Context) error {
+	truth := x.measure(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err() // the agent ends: what it could not look at any more says nothing
+	}
+	x.truth = truth
+	if err := x.publish(); err != nil {
+		return errors.New("the files below " + x.RunDir + " could not be written, so that nothing counts as covered: " + err.Error())
+	}
+	return nil
+}
+
 // measure asks the processes what is true for every admitted patch.
-func (x *Executor) measure(ctx context.Context) {
-	x.truth = nil
+func (x *Executor) measure(ctx context.Context) (truth []standing) {
 	for _, record := range x.Store.Patches() {
 		s := standing{record: record}
 		live, err := x.stored(record)
@@ -229,8 +296,9 @@ func (x *Executor) measure(ctx context.Context) {
 			s.count = counts{others: 1} // unknown is not covered
 			x.Log("the state of " + record.Path + " cannot be told: " + err.Error())
 		}
-		x.truth = append(x.truth, s)
+		truth = append(truth, s)
 	}
+	return truth
 }
 
 // publish writes the local files from the last measurement.

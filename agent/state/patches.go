@@ -33,7 +33,7 @@ type Patch struct {
 	Manifest string // object: the director's signed order
 	Targets  string // object: the portal's signed targets metadata that names the artifact
 	CVEs     []string
-	Previous *Patch // what was in force before a Staged patch, nil when nothing was
+	Previous *Patch // what was in force before and some process may still run, nil when nothing; at most maxPrevious deep
 }
 
 // patches is the content of patches.json. Floors and patches are one file, so
@@ -53,6 +53,7 @@ const (
 	objectsDir  = "objects"
 	maxPatches  = 10_000 // admitted patches or floors
 	maxObject   = 64 << 20
+	maxPrevious = 2 // older levels that are kept beside a patch
 )
 
 // Patches returns the admitted patches, ordered by BuildID.
@@ -85,6 +86,7 @@ func (s *Store) Floor(buildID string) int64 {
 func (s *Store) SetPatch(p Patch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	p = p.upTo(maxPrevious)
 	next := s.patches.clone()
 	if i, ok := next.find(p.BuildID); ok {
 		next.admitted[i] = p
@@ -222,6 +224,20 @@ func (p patches) value() cjson.Value {
 	return cjson.Object(cjson.F("patches", cjson.Array(admitted...)), cjson.F("floors", cjson.Object(floors...)))
 }
 
+// upTo returns p with at most depth older levels. It leaves p as it is.
+func (p Patch) upTo(depth int) Patch {
+	if p.Previous == nil {
+		return p
+	}
+	if depth == 0 {
+		p.Previous = nil
+		return p
+	}
+	previous := p.Previous.upTo(depth - 1)
+	p.Previous = &previous
+	return p
+}
+
 func (p *Patch) value() cjson.Value {
 	members := []cjson.Member{
 		cjson.F("build_id", cjson.String(p.BuildID)),
@@ -263,7 +279,7 @@ func (s *Store) loadPatches() error {
 	}
 	c := cjson.Fields(v)
 	for _, item := range c.Items("patches", maxPatches) {
-		s.patches.admitted = append(s.patches.admitted, readPatch(c.Nested("patches", item), 1))
+		s.patches.admitted = append(s.patches.admitted, readPatch(c.Nested("patches", item), maxPrevious))
 	}
 	for _, m := range c.Value("floors").Members() {
 		level, ok := m.Value.Int()
