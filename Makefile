@@ -61,12 +61,12 @@ vuln:
 
 # The scanner reports of others lie beside the checkout during development only;
 # tests that read them say that they are skipped without. The demonstration
-# measures, so it runs by itself.
+# measures, so it runs by itself; what its browser saw is kept in screenshots.
 gotest:
 	@if [ -z "$$LIVEMEND_SAMPLES" ] && [ -d ../shared/samples/scans ]; then \
 		LIVEMEND_SAMPLES=$$(cd ../shared/samples/scans && pwd); export LIVEMEND_SAMPLES; fi; \
 	go test -race -timeout 15m $$(go list ./... | grep -v '/demo$$')
-	LIVEMEND_PROGRAMS=$$(pwd) go test -race -timeout 15m ./demo
+	LIVEMEND_PROGRAMS=$$(pwd) LIVEMEND_SCREENSHOTS=$$(pwd)/screenshots go test -race -timeout 15m ./demo
 
 # Go code made from page templates is committed; run this after changing one.
 generate:
