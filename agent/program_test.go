@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"livemend.dev/livemend/agent/localfiles"
 	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/trust"
 	"livemend.dev/livemend/wire"
@@ -123,6 +124,8 @@ func TestProgram(t *testing.T) {
 	}
 
 	running := agent.command(nil, "run")
+	// As a hardened server's root shell starts it.
+	running.Path, running.Args = "/bin/sh", append([]string{"sh", "-c", `umask 077; exec "$@"`, "sh"}, running.Args...)
 	var log bytes.Buffer
 	running.Stderr = &log
 	if err := running.Start(); err != nil {
@@ -133,6 +136,11 @@ func TestProgram(t *testing.T) {
 	proc.expect("fixed at level 1")
 	if out, status := agent.run(nil, "is-covered", cve); status != 0 {
 		t.Errorf("is-covered: exit %d, %q", status, out)
+	}
+	for name, want := range map[string]os.FileMode{"": 0o755, localfiles.CVEList: 0o644, localfiles.State: 0o644} {
+		if info, err := os.Stat(filepath.Join(strings.TrimPrefix(agent.args[2], "--run="), name)); err != nil || info.Mode().Perm() != want {
+			t.Errorf("not everybody can read %q: %v, %v", name, info.Mode(), err)
+		}
 	}
 	if out, status := agent.run(nil, "status"); status != 0 || !strings.Contains(out, `"processes_patched":1`) {
 		t.Errorf("status: exit %d, %q", status, out)

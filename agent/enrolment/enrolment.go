@@ -8,6 +8,7 @@
 package enrolment
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -122,7 +123,28 @@ func belongs(store *state.Store, bundle *trust.Bundle) error {
 	} else if err != nil {
 		return err
 	}
+	if bytes.Equal(before.PortalBytes, bundle.PortalBytes) && follows(store, bundle) {
+		return nil
+	}
 	return ErrOther
+}
+
+// follows reports whether the bundle's director root is the one in force here,
+// or the next one, signed by the keys of the one in force.
+func follows(store *state.Store, bundle *trust.Bundle) bool {
+	b, err := store.Trusted(state.DirectorRoot)
+	if err != nil {
+		return false
+	}
+	if bytes.Equal(b, bundle.DirectorBytes) {
+		return true
+	}
+	root, err := trust.ParseDirectorRoot(b, trust.Ed25519())
+	if err != nil {
+		return false
+	}
+	_, err = trust.UpdateDirectorRoot(root, bundle.DirectorBytes)
+	return err == nil
 }
 
 // admit asks until the platform says yes or no.
@@ -200,6 +222,14 @@ func request(r Request, challenge, handshake []byte, keys state.Keys, facts wire
 // keep stores what was learnt; the enrolment goes last, since it makes the rest
 // count.
 func keep(store *state.Store, bundle *trust.Bundle, e state.Enrolment) error {
+	if _, err := store.Enrolment(); errors.Is(err, state.ErrAbsent) {
+		// An attempt that a crash ended may have been for another platform.
+		if err := store.ForgetTrusted(); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
 	if err := store.SetTrusted(state.Bundle, bundle.Encode()); err != nil {
 		return err
 	}

@@ -3,6 +3,9 @@ package state
 import (
 	"crypto/ed25519"
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"livemend.dev/livemend/channel"
 	"livemend.dev/livemend/channel/slim"
@@ -102,6 +105,18 @@ const (
 // Trusted returns the file Bundle or DirectorRoot as it was stored, ErrAbsent
 // when it was not. Its content verifies itself.
 func (s *Store) Trusted(name string) ([]byte, error) { return s.read(name) }
+
+// ForgetTrusted removes Bundle, DirectorRoot and the portal's metadata, durably.
+// It is for a system that belongs nowhere yet.
+func (s *Store) ForgetTrusted() error {
+	var err error
+	for _, name := range []string{Bundle, DirectorRoot} {
+		if gone := os.Remove(filepath.Join(s.dir, name)); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return errors.Join(err, os.RemoveAll(s.RepositoryDir()), syncDir(s.dir))
+}
 
 // SetTrusted stores the file Bundle or DirectorRoot.
 func (s *Store) SetTrusted(name string, b []byte) error { return s.write(name, b) }

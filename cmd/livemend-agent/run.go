@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"livemend.dev/livemend/agent/inventory"
 	"livemend.dev/livemend/agent/link"
 	"livemend.dev/livemend/agent/localfiles"
@@ -19,6 +21,10 @@ import (
 )
 
 func runCommand(ctx context.Context, o options) error {
+	// Everybody may read what is patched, and the scanner, which runs without
+	// rights, its files; an administrator's shell may be stricter. The state
+	// folder has modes of its own.
+	unix.Umask(0o022)
 	store, err := state.Open(o.state)
 	if err != nil {
 		return err
