@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"strings"
 	"testing"
 
@@ -14,7 +15,7 @@ import (
 // scan, on real servers.
 func TestInTheBrowser(t *testing.T) {
 	ctx := t.Context()
-	tr := &tour{stage: open(t)}
+	tr := &tour{stage: open(t), password: rand.Text()}
 	var err error
 	if tr.portal, err = tr.stage.StartPortal(ctx); err != nil {
 		t.Fatal(err)
@@ -35,8 +36,8 @@ func TestInTheBrowser(t *testing.T) {
 	b.photograph("sign-in")
 	b.press("main", "Sign in")
 	b.write("[name=current]", tr.platform.OneTime)
-	b.write("[name=password]", password)
-	b.write("[name=repeat]", password)
+	b.write("[name=password]", tr.password)
+	b.write("[name=repeat]", tr.password)
 	b.press("main", "Set password")
 	b.photograph("overview-empty")
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,7 +61,7 @@ func open(t *testing.T) *stage.Stage {
 
 // TestDemonstration is make demo ARGS=--once.
 func TestDemonstration(t *testing.T) {
-	tr := &tour{stage: open(t)}
+	tr := &tour{stage: open(t), password: rand.Text()}
 	var out strings.Builder
 	if err := show.Run(t.Context(), &out, tr.steps()); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())

@@ -26,10 +26,10 @@ func (t *tour) startServices(ctx context.Context) (string, error) {
 	if t.platform, err = t.stage.StartPlatform(ctx, t.portal); err != nil {
 		return "", err
 	}
-	if t.console, err = stage.SignIn(ctx, t.platform.URL, "admin", t.platform.OneTime, password); err != nil {
+	if t.console, err = stage.SignIn(ctx, t.platform.URL, "admin", t.platform.OneTime, t.password); err != nil {
 		return "", err
 	}
-	if _, err := stage.SignIn(ctx, t.platform.URL, "admin", t.platform.OneTime, "another-"+password); err == nil {
+	if _, err := stage.SignIn(ctx, t.platform.URL, "admin", t.platform.OneTime, "another-"+t.password); err == nil {
 		return "", fmt.Errorf("the one-time password worked twice")
 	}
 	return fmt.Sprintf("portal %s, platform %s\nadministrator admin signed in with the one-time password, which worked once", t.portal.URL, t.platform.URL), nil

@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -50,7 +51,7 @@ func run() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	t := &tour{stage: s}
+	t := &tour{stage: s, password: rand.Text()}
 	if err := show.Run(ctx, os.Stdout, t.steps()); err != nil {
 		if ctx.Err() != nil {
 			return errors.New("ended on request; nothing is left running")
@@ -60,7 +61,7 @@ func run() (err error) {
 	if *once {
 		return nil
 	}
-	fmt.Printf("\nIt stays running. Look at it in a browser:\n    %s\n    user admin, password %s\nCtrl-C ends everything and leaves nothing behind.\n", t.platform.URL, password)
+	fmt.Printf("\nIt stays running. Look at it in a browser:\n    %s\n    user admin, password %s\nCtrl-C ends everything and leaves nothing behind.\n", t.platform.URL, t.password)
 	<-ctx.Done()
 	return nil
 }

@@ -14,16 +14,13 @@ import (
 	"livemend.dev/livemend/platform"
 )
 
-// password is what the demonstration sets in place of the one-time password.
-// The platform listens on the loopback interface only.
-const password = "look-at-livemend-2026"
-
 // clients is how many clients each sample service serves all the time.
 const clients = 6
 
 // tour is what the steps know, each from those before it.
 type tour struct {
 	stage    *stage.Stage
+	password string // set in place of the one-time password
 	portal   *stage.Portal
 	platform *stage.Platform
 	console  *stage.Console
