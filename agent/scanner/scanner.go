@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -43,7 +44,7 @@ var (
 	ErrResult  = errors.New("the scanner left no usable report")
 )
 
-// Runner starts scanners.
+// Runner starts scanners, one at a time.
 type Runner struct {
 	Dir     string // for temporary files; made when missing
 	Program string // of OpenSCAP; empty for where distributions install it
@@ -65,7 +66,10 @@ func (r Runner) Run(ctx context.Context, name string, oval []byte) (report []byt
 	if err := os.MkdirAll(r.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(r.Dir, "scan-")
+	if err := removeLeft(r.Dir); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(r.Dir, prefix)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +92,26 @@ func (r Runner) Run(ctx context.Context, name string, oval []byte) (report []byt
 		return nil, errors.Join(err, said(words))
 	}
 	return compress(result)
+}
+
+// prefix starts the name of the folder of one run.
+const prefix = "scan-"
+
+// removeLeft removes the folders of runs that the agent did not survive: they
+// take up memory where Dir lies.
+func removeLeft(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	names, err := d.Readdirnames(-1)
+	err = errors.Join(err, d.Close())
+	for _, name := range names {
+		if strings.HasPrefix(name, prefix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, name)))
+		}
+	}
+	return err
 }
 
 // shell sets the scanner's limits from inside, after its rights are gone: from

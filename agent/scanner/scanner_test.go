@@ -81,6 +81,10 @@ func script(t *testing.T, body string) Runner {
 func TestRunWithoutRights(t *testing.T) {
 	t.Setenv("LIVEMEND_SECRET", "secret")
 	r := script(t, `{ id -u; id -G; env; touch "$5" 2>&1 && echo may change its content; cat "$5"; } > "$4"`)
+	// What a run left that the agent did not survive goes away, too.
+	if err := os.MkdirAll(filepath.Join(r.Dir, "scan-1", "out"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	report, err := r.Run(t.Context(), OpenSCAP, []byte("the definitions"))
 	if err != nil {
 		t.Fatal(err)
