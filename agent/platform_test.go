@@ -51,15 +51,16 @@ type otherEnd struct {
 	finished    sync.WaitGroup
 	open        atomic.Int64 // connections
 
-	mu      sync.Mutex
-	systems map[[32]byte]*system // by channel key
-	byKey   map[string]*system   // by identity key
-	approve func() error         // what a person says of a bare Customer ID
-	lie     func(name string, b []byte) []byte
-	heard   func(wire.Step) // what happens when the agent says what it does
-	forget  int             // results that are dropped, with their connection, before they are stored
-	counter int64
-	clock   func() time.Time
+	mu          sync.Mutex
+	systems     map[[32]byte]*system // by channel key
+	byKey       map[string]*system   // by identity key
+	approve     func() error         // what a person says of a bare Customer ID
+	lie         func(name string, b []byte) []byte
+	heard       func(wire.Step) // what happens when the agent says what it does
+	noInventory error           // why no inventory is taken
+	forget      int             // results that are dropped, with their connection, before they are stored
+	counter     int64
+	clock       func() time.Time
 }
 
 type system struct {
@@ -197,6 +198,12 @@ func (p *otherEnd) serve(ctx context.Context, conn *channel.Conn) {
 		case wire.Enrol:
 			return p.enrol(conn, challenge, body)
 		case wire.Inventory:
+			p.mu.Lock()
+			refusal := p.noInventory
+			p.mu.Unlock()
+			if refusal != nil {
+				return nil, refusal
+			}
 			s, err := wire.DecodeSnapshot(body)
 			if err != nil {
 				p.t.Errorf("inventory: %v", err)

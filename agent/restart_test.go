@@ -206,3 +206,24 @@ func TestListIsNeverStale(t *testing.T) {
 	})
 	eventually(t, "the list is taken away", func() bool { return !a.covered() })
 }
+
+// A platform that does not take the inventory gets its orders carried out, and
+// the inventory when it takes it again.
+func TestRefusedInventoryStopsNothing(t *testing.T) {
+	p, s := newPlatform(t), newSample(t)
+	p.publishSample(s, 1)
+	proc := s.start()
+	a := newAgent(t, p)
+	a.every = 100 * time.Millisecond
+	a.enrol()
+	p.noInventory = &wire.Error{Code: wire.CodeInternal, Message: "the disk is full; ask again later"}
+	a.start()
+	p.work <- p.patchOrder(s, 1, trust.Apply, nil)
+	wantOutcome(t, p.report(), wire.Done, "")
+	proc.expect("fixed at level 1")
+	p.mu.Lock()
+	p.noInventory = nil
+	p.mu.Unlock()
+	for len(next(t, p.snapshots, "the inventory").Applied) == 0 {
+	}
+}

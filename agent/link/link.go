@@ -229,15 +229,23 @@ func Greet(ctx context.Context, peer *channel.Peer, g wire.Greeting) (wire.Welco
 }
 
 // tell sends the newest snapshot, once per connection and whenever it changed.
+// One that the platform does not take is no reason to stop taking orders: it is
+// sent again after the next round.
 func (a *Agent) tell(ctx context.Context, peer *channel.Peer, snapshots *board) error {
 	var said [sha256.Size]byte
 	for {
 		body, changed := snapshots.get()
 		if sum := sha256.Sum256(body); body != nil && sum != said {
-			if err := ask(ctx, peer, wire.Inventory, body); err != nil {
+			err := ask(ctx, peer, wire.Inventory, body)
+			var answer *wire.Error
+			switch {
+			case errors.As(err, &answer):
+				a.Log("the platform does not take the inventory; it is sent again: " + answer.Message)
+			case err != nil:
 				return err
+			default:
+				said = sum
 			}
-			said = sum
 		}
 		select {
 		case <-changed:

@@ -33,8 +33,8 @@ import (
 
 // Errors of this package.
 var (
-	ErrInUse   = errors.New("another agent is using this state folder: only one may run at a time")
-	ErrDamaged = errors.New("a file of the agent's state is damaged")
+	ErrInUse   = errors.New("another agent is using this state folder and only one may run at a time; nothing was changed: stop it first, with systemctl stop livemend-agent")
+	ErrDamaged = errors.New("a file of the agent's state is damaged; live patches in running processes stay in force: put the state folder back from a backup, or move it away and enrol again")
 	ErrAbsent  = errors.New("the agent's state does not hold this")
 	ErrFull    = errors.New("too many reports wait for the platform: no order is carried out until they are delivered")
 )
