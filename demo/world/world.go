@@ -143,7 +143,9 @@ func (s *Server) PID() int { return s.cmd.Process.Pid }
 // environment, env in addition. When ctx ends it is killed with its children
 // that are in its process group.
 func (s *Server) Command(ctx context.Context, env []string, name string, args ...string) *exec.Cmd {
-	enter := []string{"--target", strconv.Itoa(s.PID()), "--mount", "--pid", "--uts", "--", name}
+	// Its root is named too: where this machine's root is a chroot, entering the
+	// mount namespace alone would end outside of it.
+	enter := []string{"--target", strconv.Itoa(s.PID()), "--mount", "--pid", "--uts", "--root", "--wd=/", "--", name}
 	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
 	cmd.Env = append([]string{"PATH=" + searchPath, "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
