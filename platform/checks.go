@@ -119,11 +119,11 @@ func (s *Service) inspect(ctx context.Context, task platformdb.Task, server flee
 	if err := c.content(ctx, revert); err != nil {
 		return nil, err
 	}
-	inventory, err := s.inventory(ctx, server)
-	if err != nil {
+	b, err := platformdb.Inventory(ctx, s.db, server.ID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
-	c.run(checkInventory, scan, func() (string, error) { return c.inInventory(inventory) })
+	c.run(checkInventory, scan, func() (string, error) { return c.inInventory(b) })
 	return c, nil
 }
 
@@ -234,10 +234,16 @@ func (c *inspection) structure(data []byte) (string, error) {
 	return fmt.Sprintf("%s, %s, no page both writable and executable", plural(len(file.Hunks), "function", "functions"), plural(len(file.Segments), "segment", "segments")), nil
 }
 
-// inInventory looks for the patch's target among what the server said it runs.
-func (c *inspection) inInventory(inventory *wire.Snapshot) (string, error) {
-	if inventory == nil {
+// inInventory looks for the patch's target among what the server said it runs;
+// snapshot is its inventory as it came, nil before the first. One that cannot be
+// read speaks against the task: waiting would not make it readable.
+func (c *inspection) inInventory(snapshot []byte) (string, error) {
+	if snapshot == nil {
 		return "", errors.New("the server has not sent an inventory yet")
+	}
+	inventory, err := wire.DecodeSnapshot(snapshot)
+	if err != nil {
+		return "", fmt.Errorf("the server's stored inventory cannot be read, restart its agent to have a new one: %w", err)
 	}
 	if c.task.BuildID == inventory.Facts.KernelID && c.task.BuildID != "" {
 		return "the running kernel has build-id " + c.task.BuildID, nil
@@ -251,19 +257,6 @@ func (c *inspection) inInventory(inventory *wire.Snapshot) (string, error) {
 		return "no process maps it now; the patch is taken off the list", nil
 	}
 	return "", errors.New("nothing with build-id " + c.task.BuildID + " is in use on the server")
-}
-
-// inventory returns a server's last snapshot, nil when there is none.
-func (s *Service) inventory(ctx context.Context, server fleet.Server) (*wire.Snapshot, error) {
-	b, err := platformdb.Inventory(ctx, s.db, server.ID)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	snapshot, err := wire.DecodeSnapshot(b)
-	return &snapshot, err
 }
 
 // fetchTarget returns a target's bytes, from the verified files or from the

@@ -199,7 +199,7 @@ func (s *Service) StopJob(ctx context.Context, who access.Subject, id int64) err
 	}
 	var after followUp
 	err := s.db.InTx(ctx, func(tx *store.Tx) error {
-		after = followUp{}
+		after = followUp{runner: true} // it lets go of what waits for its checks
 		job, err := platformdb.Job(ctx, tx, who.Organisation, id)
 		if err != nil {
 			return missing(err, "job")

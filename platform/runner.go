@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -68,16 +69,20 @@ func (s *Service) renew(ctx context.Context) {
 }
 
 // advance does everything that can be done now and returns when to look again
-// at the latest; zero = when woken.
+// at the latest; zero = when woken. A task that cannot be moved, because of its
+// own rows, is logged and set aside until later: it must not keep the tasks of
+// everybody else from their turn.
 func (s *Service) advance(ctx context.Context) (time.Time, error) {
-	if err := s.fallSilent(ctx); err != nil {
-		return time.Time{}, err
-	}
+	aside := map[string]bool{}
 	for {
-		tasks, err := platformdb.TasksToCheck(ctx, s.db, batch)
+		if err := s.fallSilent(ctx, aside); err != nil {
+			return time.Time{}, err
+		}
+		tasks, err := platformdb.TasksToCheck(ctx, s.db, batch+len(aside))
 		if err != nil {
 			return time.Time{}, err
 		}
+		tasks = slices.DeleteFunc(tasks, func(t platformdb.Task) bool { return aside[t.ID] })
 		if len(tasks) == 0 {
 			break
 		}
@@ -87,22 +92,46 @@ func (s *Service) advance(ctx context.Context) (time.Time, error) {
 				continue // one order at a time for each server
 			}
 			busy[t.Server] = true
-			if err := s.checkTask(ctx, t); err != nil {
-				return time.Time{}, fmt.Errorf("task %s: %w", t.ID, err)
+			if err := s.setAside(ctx, t, s.checkTask(ctx, t), aside); err != nil {
+				return time.Time{}, err
 			}
 		}
 	}
-	return platformdb.NextDeadline(ctx, s.db)
+	next, err := platformdb.NextDeadline(ctx, s.db)
+	if again := s.now().Add(retryAfter); err == nil && len(aside) > 0 && (next.IsZero() || next.Before(again)) {
+		next = again
+	}
+	return next, err
+}
+
+// setAside logs why one task could not be moved and remembers it. Trouble that
+// is not the task's own, such as a signer that is gone, is returned: it would
+// only repeat with every other task.
+func (s *Service) setAside(ctx context.Context, t platformdb.Task, err error, aside map[string]bool) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, signer.ErrGone):
+		return fmt.Errorf("task %s: %w", t.ID, err)
+	}
+	aside[t.ID] = true
+	s.log.ErrorContext(ctx, "moving a task forward; the others go on, this one is tried again", "task", t.ID, "job", t.Job, "server", t.Server, "error", err)
+	return nil
 }
 
 // fallSilent ends tasks whose servers said nothing for too long.
-func (s *Service) fallSilent(ctx context.Context) error {
-	overdue, err := platformdb.OverdueTasks(ctx, s.db, s.now(), batch)
+func (s *Service) fallSilent(ctx context.Context, aside map[string]bool) error {
+	overdue, err := platformdb.OverdueTasks(ctx, s.db, s.now(), batch+len(aside))
 	if err != nil {
 		return err
 	}
 	for _, t := range overdue {
-		if err := s.happen(ctx, t.ID, rollout.Event{Kind: rollout.Ticked}, nil); err != nil {
+		if aside[t.ID] {
+			continue
+		}
+		if err := s.setAside(ctx, t, s.happen(ctx, t.ID, rollout.Event{Kind: rollout.Ticked}, nil), aside); err != nil {
 			return err
 		}
 	}
@@ -136,6 +165,14 @@ func (s *Service) happen(ctx context.Context, task string, e rollout.Event, befo
 // checkTask runs the security checks of a task, has its order signed and checks
 // that too.
 func (s *Service) checkTask(ctx context.Context, task platformdb.Task) error {
+	job, err := platformdb.Job(ctx, s.db, task.Organisation, task.Job)
+	if err != nil {
+		return err
+	}
+	if job.Halted && task.Issues == 0 {
+		// No order goes out for a stopped job, so none is checked or signed either.
+		return s.happen(ctx, task.ID, rollout.Event{Kind: rollout.Held}, nil)
+	}
 	server, err := platformdb.Server(ctx, s.db, task.Organisation, task.Server)
 	if errors.Is(err, store.ErrNotFound) {
 		return s.happen(ctx, task.ID, rollout.Event{Kind: rollout.CheckFailed, Reason: "the server was removed"}, nil)

@@ -96,7 +96,8 @@ type EventKind int
 
 // What can happen to a task. OrderSigned: every check passed and the order is
 // signed. AskedAgain: the agent asks for work although it got this order, so
-// the order or its answer was lost. Ticked: time passed.
+// the order or its answer was lost. Ticked: time passed. Held: the caller found
+// the job halted before it checked the task.
 const (
 	OrderSigned EventKind = iota + 1
 	CheckFailed
@@ -107,6 +108,7 @@ const (
 	WentWrong
 	TurnedDown
 	Ticked
+	Held
 )
 
 // Event is what happened to a task. Reason goes with bad news.

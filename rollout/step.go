@@ -60,10 +60,9 @@ func (t Task) step(j Job, e Event, now time.Time) (next Task, effects []Effect, 
 		return t, nil, true
 	}
 	switch {
+	case (e.Kind == OrderSigned || e.Kind == Held) && t.State == Checking && t.Issues == 0 && j.Halted:
+		return end(Skipped, j.Reason)
 	case e.Kind == OrderSigned && t.State == Checking:
-		if j.Halted && t.Issues == 0 {
-			return end(Skipped, j.Reason)
-		}
 		t.State, t.Deadline = Signed, now.Add(j.Policy.Silence)
 		t.Issues++
 		return t, []Effect{{Kind: Deliver}}, true
@@ -184,7 +183,7 @@ func Gate(j Job) string {
 	}
 	switch {
 	case j.Halted:
-		return fmt.Sprintf("stopped: %s; %d %s still running", j.Reason, active, tasks)
+		return fmt.Sprintf("stopping: %s; waits for %d %s that had started", j.Reason, active, tasks)
 	case j.Stage+1 < len(j.Stages) && j.Policy.Tolerate == 0:
 		return fmt.Sprintf("stage %d of %d: waits for %d %s; the next stage opens when all succeed", j.Stage+1, len(j.Stages), active, tasks)
 	default:

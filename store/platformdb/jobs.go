@@ -122,11 +122,15 @@ func OrderFor(ctx context.Context, q store.Querier, server string) (Task, error)
 }
 
 // TasksToCheck returns tasks of all organisations that wait for their checks:
-// first those whose order was lost, then by how long they wait. A server gets one order at a time: a task is left out while
-// an earlier one of its server is with the agent.
+// first those of a halted job, which only have to be let go, then those whose
+// order was lost, then by how long they wait. A server gets one order at a time:
+// a task that needs one is left out while an earlier one of its server is with
+// the agent.
 func TasksToCheck(ctx context.Context, q store.Querier, limit int) ([]Task, error) {
-	return store.All(ctx, q, scanTask, `SELECT `+taskColumns+` FROM platform_task t WHERE t.state = $1 AND NOT EXISTS
-		(SELECT 1 FROM platform_task o WHERE o.server_id = t.server_id AND o.state IN ($2, $3, $4)) ORDER BY CASE WHEN t.issues > 0 THEN 0 ELSE 1 END, t.changed_at, t.job_id, t.position LIMIT $5`,
+	const held = `t.issues = 0 AND EXISTS (SELECT 1 FROM platform_job j WHERE j.organisation_id = t.organisation_id AND j.id = t.job_id AND j.halted)`
+	return store.All(ctx, q, scanTask, `SELECT `+taskColumns+` FROM platform_task t WHERE t.state = $1 AND (`+held+` OR NOT EXISTS
+		(SELECT 1 FROM platform_task o WHERE o.server_id = t.server_id AND o.state IN ($2, $3, $4)))
+		ORDER BY CASE WHEN `+held+` THEN 0 WHEN t.issues > 0 THEN 1 ELSE 2 END, t.changed_at, t.job_id, t.position LIMIT $5`,
 		string(rollout.Checking), string(rollout.Signed), string(rollout.Sent), string(rollout.Running), limit)
 }
 
