@@ -204,7 +204,7 @@ func (o *order) refuse(ctx context.Context, err error) {
 	switch {
 	case o.changed:
 		o.report.Outcome = wire.Partial
-		o.report.Text += "; processes were changed, see each of them: correct the cause and give the order again"
+		o.report.Text += "; processes may have been changed, see each of them: correct the cause and give the order again"
 	case !strings.Contains(o.report.Text, "nothing was changed"):
 		o.report.Text += "; nothing was changed"
 	}
@@ -236,8 +236,12 @@ func (o *order) finish(ctx context.Context) error {
 		sealed = o.seal()
 	}
 	for len(sealed) > wire.MaxReport && len(o.report.Processes)+len(o.report.Applied) > 0 {
-		o.report.Processes = o.report.Processes[:len(o.report.Processes)/2]
-		o.report.Applied = o.report.Applied[:len(o.report.Applied)/2]
+		// What is in force replaces what the platform knows, so it goes last.
+		if n := len(o.report.Processes); n > 0 {
+			o.report.Processes = o.report.Processes[:n/2]
+		} else {
+			o.report.Applied = o.report.Applied[:len(o.report.Applied)/2]
+		}
 		sealed = o.seal()
 	}
 	o.x.Log("order " + o.report.Task + " ended: " + string(o.report.Outcome))
