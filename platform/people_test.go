@@ -98,14 +98,21 @@ func TestSignIn(t *testing.T) {
 	if _, err := svc.Overview(ctx, who); !errors.Is(err, access.ErrChangePassword) {
 		t.Errorf("with a one-time password: %v", err)
 	}
-	if err := svc.ChangePassword(ctx, who, user.OneTimePassword, "short"); !errors.Is(err, access.ErrWeak) {
+	if err := svc.ChangePassword(ctx, who, "", user.OneTimePassword, "short"); !errors.Is(err, access.ErrWeak) {
 		t.Errorf("a short password: %v", err)
 	}
-	if err := svc.ChangePassword(ctx, who, user.OneTimePassword, "a longer password"); err != nil {
+	elsewhere, _, err := svc.SignIn(ctx, "olga", user.OneTimePassword, "elsewhere")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := svc.Session(ctx, session.Secret); !errors.Is(err, access.ErrCredentials) {
-		t.Errorf("the session from before the change: %v", err)
+	if err := svc.ChangePassword(ctx, who, session.Secret, user.OneTimePassword, "a longer password"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := svc.Session(ctx, elsewhere.Secret); !errors.Is(err, access.ErrCredentials) {
+		t.Errorf("another session from before the change: %v", err)
+	}
+	if own, err := svc.Session(ctx, session.Secret); err != nil || own.MustChange {
+		t.Errorf("the session that changed it: %+v, %v", own, err)
 	}
 	session, who, err = svc.SignIn(ctx, "OLGA ", "a longer password", "here")
 	if err != nil || who.MustChange {
@@ -157,5 +164,33 @@ func TestSignIn(t *testing.T) {
 	}
 	if audit, err := svc.Audit(ctx, p.Admin, platform.List{Limit: 3}); err != nil || len(audit.Items) != 3 || audit.Next == "" || audit.Items[0].ID <= audit.Items[1].ID {
 		t.Errorf("audit %+v, %v", audit, err)
+	}
+}
+
+// TestGuessingAtOnce: guesses that come at the same moment are counted like
+// those that come one after the other, at sign-in and in a stolen session.
+func TestGuessingAtOnce(t *testing.T) {
+	p := platformtest.Start(t, storetest.SQLite(t), nil)
+	const guesses, atATime = 24, 4
+	for what, guess := range map[string]func() error{
+		"sign-in": func() error { _, _, err := p.Service.SignIn(t.Context(), "admin", "wrong", "there"); return err },
+		"session": func() error { return p.Service.ChangePassword(t.Context(), p.Admin, "", "wrong", "a longer password") },
+	} {
+		answers := make(chan error, guesses)
+		for range guesses {
+			go func() { answers <- guess() }()
+		}
+		checked := 0
+		for range guesses {
+			switch err := <-answers; {
+			case errors.Is(err, access.ErrCredentials):
+				checked++
+			case !errors.Is(err, access.ErrLocked):
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if checked < access.FreeAttempts || checked >= access.FreeAttempts+atATime {
+			t.Errorf("%s: %d of %d guesses were checked", what, checked, guesses)
+		}
 	}
 }

@@ -42,14 +42,14 @@ func (s *Service) SignIn(ctx context.Context, name, password, address string) (S
 		return Session{}, access.Subject{}, access.ErrCredentials
 	}
 	buckets := []lockout{{"name " + name + " address " + address, access.FreeAttempts}, {"name " + name, access.FreeOfOne}, {"address " + address, access.FreeOfOne}}
-	for _, b := range buckets {
-		bucket, err := platformdb.Lockout(ctx, s.db, b.subject)
-		if err != nil {
-			return Session{}, access.Subject{}, err
-		}
-		if bucket.Locked(s.now(), b.free) {
-			return Session{}, access.Subject{}, access.ErrLocked
-		}
+	// Held until a wrong attempt is counted: else many at the same moment would
+	// all be let through before the first counts.
+	if err := s.passwords.Acquire(ctx, 1); err != nil {
+		return Session{}, access.Subject{}, err
+	}
+	defer s.passwords.Release(1)
+	if err := s.locked(ctx, buckets); err != nil {
+		return Session{}, access.Subject{}, err
 	}
 	user, ok, err := s.checkPassword(ctx, name, password)
 	if err != nil {
@@ -79,8 +79,22 @@ func (s *Service) SignIn(ctx context.Context, name, password, address string) (S
 	return session, subject, err
 }
 
+// locked returns access.ErrLocked when one of the buckets is full.
+func (s *Service) locked(ctx context.Context, buckets []lockout) error {
+	for _, b := range buckets {
+		bucket, err := platformdb.Lockout(ctx, s.db, b.subject)
+		if err != nil {
+			return err
+		}
+		if bucket.Locked(s.now(), b.free) {
+			return access.ErrLocked
+		}
+	}
+	return nil
+}
+
 // checkPassword returns the account of that name and whether the password fits
-// and the account is open.
+// and the account is open. The caller holds one of s.passwords.
 func (s *Service) checkPassword(ctx context.Context, name, password string) (platformdb.User, bool, error) {
 	user, err := platformdb.UserByName(ctx, s.db, name)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -90,10 +104,6 @@ func (s *Service) checkPassword(ctx context.Context, name, password string) (pla
 	if hash == "" {
 		hash = nobody
 	}
-	if err := s.passwords.Acquire(ctx, 1); err != nil {
-		return user, false, err
-	}
-	defer s.passwords.Release(1)
 	fits, err := access.VerifyPassword(hash, password)
 	return user, fits && user.ID != "" && !user.Disabled, err
 }
@@ -162,27 +172,33 @@ func (s *Service) SignOut(ctx context.Context, secret string) error {
 	return s.db.InTx(ctx, func(tx *store.Tx) error { return platformdb.DeleteSession(ctx, tx, access.HashSecret(secret)) })
 }
 
-// ChangePassword sets the subject's own password and ends all their sessions,
-// so they sign in again. It is the only deed open to a subject with MustChange.
-func (s *Service) ChangePassword(ctx context.Context, who access.Subject, current, password string) error {
+// ChangePassword sets the subject's own password and ends their sessions, except
+// the one with the secret keep; empty = all. Wrong present passwords are counted
+// as at sign-in, so that a stolen session is no place to guess. It is the only
+// deed open to a subject with MustChange.
+func (s *Service) ChangePassword(ctx context.Context, who access.Subject, keep, current, password string) error {
 	if err := access.CheckPassword(password); err != nil {
 		return err
 	}
 	if current == password {
 		return problem(ErrInput, "The new password is the old one. Nothing was changed; choose another.")
 	}
+	if err := s.passwords.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer s.passwords.Release(1)
+	buckets := []lockout{{"password of " + who.UserID, access.FreeAttempts}}
+	if err := s.locked(ctx, buckets); err != nil {
+		return err
+	}
 	user, ok, err := s.checkPassword(ctx, who.Name, current)
 	if err != nil {
 		return err
 	}
 	if !ok || user.ID != who.UserID || user.Organisation != who.Organisation {
-		return access.ErrCredentials
-	}
-	if err := s.passwords.Acquire(ctx, 1); err != nil {
-		return err
+		return s.wrongAttempt(ctx, user, buckets, "their own session")
 	}
 	hash, err := access.HashPassword(password, rand.Reader)
-	s.passwords.Release(1)
 	if err != nil {
 		return err
 	}
@@ -190,6 +206,9 @@ func (s *Service) ChangePassword(ctx context.Context, who access.Subject, curren
 		if err := platformdb.SetPassword(ctx, tx, who.Organisation, user.ID, hash, false); err != nil {
 			return err
 		}
-		return platformdb.DeleteSessions(ctx, tx, user.ID)
+		if err := platformdb.SetLockout(ctx, tx, buckets[0].subject, access.Bucket{}, s.now().Add(-forgetAfter)); err != nil {
+			return err
+		}
+		return platformdb.DeleteOtherSessions(ctx, tx, user.ID, access.HashSecret(keep))
 	})
 }

@@ -92,25 +92,30 @@ func (s *server) known(next http.Handler) http.Handler {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
-		c := caller{address: address(r)}
-		var err error
-		if text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-			c.subject, err = s.service.Bearer(r.Context(), strings.TrimSpace(text))
-			c.known = err == nil
-		} else if cookie, failed := r.Cookie(platform.SessionCookie); failed == nil {
-			c.session = cookie.Value
-			c.subject, err = s.service.Session(r.Context(), cookie.Value)
-			c.known = err == nil
-			if errors.Is(err, access.ErrCredentials) {
-				err = nil // a session that ended must not keep anybody from signing in
-			}
-		}
+		c, err := s.identify(r)
 		if err != nil {
 			s.write(w, r, s.refusal(r.Context(), err))
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})
+}
+
+// identify finds out who asks; nobody is no error, a wrong token is.
+func (s *server) identify(r *http.Request) (c caller, err error) {
+	c.address = address(r)
+	if text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		c.subject, err = s.service.Bearer(r.Context(), strings.TrimSpace(text))
+		c.known = err == nil
+	} else if cookie, failed := r.Cookie(platform.SessionCookie); failed == nil {
+		c.session = cookie.Value
+		c.subject, err = s.service.Session(r.Context(), cookie.Value)
+		c.known = err == nil
+		if errors.Is(err, access.ErrCredentials) {
+			err = nil // a session that ended must not keep anybody from signing in
+		}
+	}
+	return c, err
 }
 
 func address(r *http.Request) string {

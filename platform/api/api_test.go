@@ -204,4 +204,21 @@ func TestStream(t *testing.T) {
 	if !strings.Contains(got.String(), "id: 1\nevent: enrolment\n") {
 		t.Errorf("stream:\n%s", got.String())
 	}
+	tokens, err := s.p.Service.APITokens(t.Context(), s.p.Admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range tokens {
+		if err := s.p.Service.DeleteAPIToken(t.Context(), s.p.Admin, token.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.p.Service.CreateKey(t.Context(), s.p.Admin, platform.NewKey{Note: "after"}); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() { // to the end, which comes
+		if strings.HasPrefix(lines.Text(), "data: ") && strings.Contains(lines.Text(), "created registration key") {
+			t.Error("a revoked token still hears: " + lines.Text())
+		}
+	}
 }

@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -16,6 +18,9 @@ import (
 
 // beat keeps a stream of events from looking dead.
 const beat = 15 * time.Second
+
+// writeTime is after how long a reader that takes nothing is let go.
+const writeTime = 10 * time.Second
 
 type jobFilter struct {
 	Piece
@@ -92,7 +97,22 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	flush := http.NewResponseController(w)
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
+	write := func(text string) error {
+		if err := flush.SetWriteDeadline(time.Now().Add(writeTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
+		_, err := io.WriteString(w, text)
+		return err
+	}
+	defer func() {
+		// The connection may serve other requests next. Where it cannot be set it was never set.
+		_ = flush.SetWriteDeadline(time.Time{})
+	}()
 	for {
+		// Somebody who signed out, or whose token was revoked, hears nothing more.
+		if now, err := s.identify(r); err != nil || !now.known {
+			return
+		}
 		events, err := s.service.Events(r.Context(), c.subject, after, filter)
 		if err != nil {
 			return // the reader comes back with the id it has
@@ -102,7 +122,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return
 			}
-			if _, err := fmt.Fprintf(w, "id: %d\nevent: %s\ndata: %s\n\n", e.ID, e.Kind, data); err != nil {
+			if err := write(fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", e.ID, e.Kind, data)); err != nil {
 				return
 			}
 			after = e.ID
@@ -118,7 +138,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 			return
 		case <-changes:
 		case <-tick.C:
-			if _, err := fmt.Fprint(w, ": still here\n\n"); err != nil {
+			if err := write(": still here\n\n"); err != nil {
 				return
 			}
 		}

@@ -56,9 +56,9 @@ func (s *server) registerPeople() {
 		func(ctx context.Context, _ access.Subject, _ *nothing) error {
 			return s.service.SignOut(ctx, callerOf(ctx).session)
 		})
-	act(s, operation{method: http.MethodPut, path: "/password", id: "change-password", summary: "Change your own password; all your sessions end"},
+	act(s, operation{method: http.MethodPut, path: "/password", id: "change-password", summary: "Change your own password; your other sessions end"},
 		func(ctx context.Context, who access.Subject, in *body[newPassword]) error {
-			return s.service.ChangePassword(ctx, who, in.Body.Current, in.Body.New)
+			return s.service.ChangePassword(ctx, who, callerOf(ctx).session, in.Body.Current, in.Body.New)
 		})
 
 	add(s, operation{method: http.MethodGet, path: "/users", id: "users", summary: "Accounts"},

@@ -188,7 +188,7 @@ func (p *Platform) SignedIn(name, oneTime string) access.Subject {
 	p.t.Helper()
 	_, who, err := p.Service.SignIn(p.t.Context(), name, oneTime, "test")
 	check(p.t, err)
-	check(p.t, p.Service.ChangePassword(p.t.Context(), who, oneTime, Password))
+	check(p.t, p.Service.ChangePassword(p.t.Context(), who, "", oneTime, Password))
 	_, who, err = p.Service.SignIn(p.t.Context(), name, Password, "test")
 	check(p.t, err)
 	return who

@@ -148,26 +148,26 @@ func (s *site) signOut(w http.ResponseWriter, r *http.Request) {
 }
 
 // owner is the signed-in person, who may still have to set a password.
-func (s *site) owner(w http.ResponseWriter, r *http.Request) (access.Subject, bool) {
+func (s *site) owner(w http.ResponseWriter, r *http.Request) (who access.Subject, secret string, ok bool) {
 	cookie, err := r.Cookie(platform.SessionCookie)
 	if err != nil {
 		http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
-		return access.Subject{}, false
+		return access.Subject{}, "", false
 	}
-	who, err := s.svc.Session(r.Context(), cookie.Value)
+	who, err = s.svc.Session(r.Context(), cookie.Value)
 	switch {
 	case errors.Is(err, access.ErrCredentials):
 		http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
-		return who, false
+		return who, "", false
 	case err != nil:
 		s.fail(&visit{w: w, r: r}, err)
-		return who, false
+		return who, "", false
 	}
-	return who, true
+	return who, cookie.Value, true
 }
 
 func (s *site) passwordPage(w http.ResponseWriter, r *http.Request) {
-	who, ok := s.owner(w, r)
+	who, _, ok := s.owner(w, r)
 	if !ok {
 		return
 	}
@@ -177,7 +177,7 @@ func (s *site) passwordPage(w http.ResponseWriter, r *http.Request) {
 
 func (s *site) changePassword(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	who, ok := s.owner(w, r)
+	who, secret, ok := s.owner(w, r)
 	if !ok {
 		return
 	}
@@ -185,17 +185,10 @@ func (s *site) changePassword(w http.ResponseWriter, r *http.Request) {
 	current, wanted := r.PostFormValue("current"), r.PostFormValue("password")
 	err := errRepeat
 	if wanted == r.PostFormValue("repeat") {
-		err = s.svc.ChangePassword(r.Context(), who, current, wanted)
+		err = s.svc.ChangePassword(r.Context(), who, secret, current, wanted)
 	}
 	switch {
 	case err == nil:
-		// A new password ends every session, this one too: it begins anew.
-		session, _, err := s.svc.SignIn(r.Context(), who.Name, wanted, remote(r))
-		if err != nil {
-			s.fail(&visit{w: w, r: r}, err)
-			return
-		}
-		s.setSession(w, session)
 		s.say(w, "good", "Your new password is set. Your other sessions are signed out.")
 		http.Redirect(w, r, form.Next, http.StatusSeeOther)
 		return
@@ -203,6 +196,8 @@ func (s *site) changePassword(w http.ResponseWriter, r *http.Request) {
 		form.Problem = "The two new passwords differ. Type the same one twice."
 	case errors.Is(err, access.ErrCredentials):
 		form.Problem = "The present password is wrong. Nothing was changed."
+	case errors.Is(err, access.ErrLocked):
+		form.Problem = "There were too many wrong attempts. Nothing was changed. Wait a few minutes, then try again."
 	case errors.Is(err, access.ErrWeak):
 		form.Problem = "The new password needs 12 to 200 characters. Nothing was changed."
 	case errors.Is(err, platform.ErrInput), errors.Is(err, platform.ErrConflict):

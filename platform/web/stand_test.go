@@ -181,7 +181,7 @@ func (s *stand) person(t *testing.T, role string) *http.Client {
 		if err != nil { // the first time
 			_, who, err = s.svc.SignIn(ctx, name, oneTime, "192.0.2.1")
 			check(t, err)
-			check(t, s.svc.ChangePassword(ctx, who, oneTime, password))
+			check(t, s.svc.ChangePassword(ctx, who, "", oneTime, password))
 			session, who, err = s.svc.SignIn(ctx, name, password, "192.0.2.1")
 			check(t, err)
 		}

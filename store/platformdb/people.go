@@ -105,6 +105,13 @@ func DeleteSessions(ctx context.Context, tx *store.Tx, userID string) error {
 	return err
 }
 
+// DeleteOtherSessions ends all sessions of an account but the one with the hash
+// keep.
+func DeleteOtherSessions(ctx context.Context, tx *store.Tx, userID, keep string) error {
+	_, err := tx.Exec(ctx, `DELETE FROM platform_session WHERE user_id = $1 AND hash <> $2`, userID, keep)
+	return err
+}
+
 // Lockout returns the bucket of a name or address; empty when there is none.
 func Lockout(ctx context.Context, q store.Querier, subject string) (access.Bucket, error) {
 	found, err := store.All(ctx, q, func(r store.Row) (b access.Bucket, err error) {
