@@ -194,3 +194,36 @@ func TestGuessingAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestForgottenStaysForgotten: a machine that an administrator forgot does not
+// come back by the approval or the one-use token of before.
+func TestForgottenStaysForgotten(t *testing.T) {
+	storetest.EachDSN(t, func(t *testing.T, dsn string) {
+		p := platformtest.Start(t, dsn, nil)
+		svc, ctx := p.Service, t.Context()
+		approved := p.Machine("approved")
+		if err := approved.Enrol(p.First.Organisation.CustomerID); code(err) != wire.CodePending {
+			t.Fatal(err)
+		}
+		request := must[[]fleet.EnrolmentRequest](t)(svc.Enrolments(ctx, p.Admin, ""))[0]
+		must[fleet.EnrolmentRequest](t)(svc.DecideEnrolment(ctx, p.Admin, request.ID, true))
+		token := must[platform.Install](t)(svc.AddServer(ctx, p.Admin, platform.NewServer{Scenario: platform.ByCustomerID})).Token
+		for _, tt := range []struct {
+			m          *platformtest.Machine
+			credential string
+			want       wire.Code
+		}{{approved, p.First.Organisation.CustomerID, wire.CodePending}, {p.Machine("token"), token, wire.CodeRefused}} {
+			for range 2 { // the second time its answer was lost
+				if err := tt.m.Enrol(tt.credential); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := svc.RemoveServer(ctx, p.Admin, tt.m.SystemID); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.m.Enrol(tt.credential); code(err) != tt.want {
+				t.Errorf("a forgotten machine asks again: %v", err)
+			}
+		}
+	})
+}

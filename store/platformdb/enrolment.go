@@ -88,9 +88,10 @@ func TokenByID(ctx context.Context, q store.Querier, id string) (Token, error) {
 }
 
 // ClaimToken gives a token to one machine and reports whether it was free, or
-// already that machine's.
+// already that machine's. One whose server was removed since is used up.
 func ClaimToken(ctx context.Context, tx *store.Tx, id string, identityKey []byte) (bool, error) {
-	n, err := tx.Exec(ctx, `UPDATE platform_token SET identity_key = $2 WHERE id = $1 AND (identity_key IS NULL OR identity_key = $2)`, id, identityKey)
+	n, err := tx.Exec(ctx, `UPDATE platform_token SET identity_key = $2 WHERE id = $1 AND (identity_key IS NULL OR identity_key = $2)
+		AND (used_by = '' OR EXISTS (SELECT 1 FROM platform_server s WHERE s.id = platform_token.used_by))`, id, identityKey)
 	return n == 1, err
 }
 

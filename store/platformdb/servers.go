@@ -100,8 +100,12 @@ func NextCounter(ctx context.Context, tx *store.Tx, id string) (int64, error) {
 }
 
 // DeleteServer removes a server and what is known of it, except the record of
-// its tasks, and reports whether it was there.
+// its tasks, and reports whether it was there. The approval of its enrolment
+// goes with it: the machine has to be approved anew.
 func DeleteServer(ctx context.Context, tx *store.Tx, org, id string) (bool, error) {
+	if _, err := tx.Exec(ctx, `DELETE FROM platform_enrolment WHERE organisation_id = $1 AND system_id = $2`, org, id); err != nil {
+		return false, err
+	}
 	n, err := tx.Exec(ctx, `DELETE FROM platform_server WHERE organisation_id = $1 AND id = $2`, org, id)
 	return n == 1, err
 }
