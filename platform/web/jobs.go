@@ -191,7 +191,7 @@ func (s *site) stopJob(v *visit) error {
 	if err := s.svc.StopJob(v.context(), v.who, id); err != nil {
 		return err
 	}
-	s.say(v.w, "good", "The job is stopped: no further server is started. What runs ends by itself.")
+	s.say(v.w, "good", "The job is being stopped: no further server is started. What runs ends by itself.")
 	s.sendTo(v, jobAddress(id))
 	return nil
 }
@@ -228,7 +228,7 @@ func (s *site) stopEveryJob(v *visit) error {
 			break
 		}
 	}
-	s.say(v.w, "good", counted(stopped, "job is", "jobs are")+" stopped: no further server is started. What runs ends by itself.")
+	s.say(v.w, "good", counted(stopped, "job is", "jobs are")+" being stopped: no further server is started. What runs ends by itself.")
 	s.sendTo(v, "/jobs")
 	return nil
 }

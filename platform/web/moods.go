@@ -33,7 +33,11 @@ func coverageHue(s coverage.State) string {
 	return "grey"
 }
 
-func jobMood(s rollout.JobState) mood {
+func jobMood(j rollout.Job) mood {
+	s := j.State
+	if s == rollout.JobRunning && j.Halted {
+		return mood{"purple", "stop", "stopping", "No further task starts; those that had started end by themselves"}
+	}
 	switch s {
 	case rollout.JobRunning:
 		return mood{"accent", "running", "running", "Tasks wait or run"}

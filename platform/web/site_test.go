@@ -8,6 +8,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"livemend.dev/livemend/rollout"
 )
 
 // addresses are the pages of a filled site.
@@ -274,7 +276,7 @@ func liveJob(t *testing.T, b *browser, s *stand) {
 	b.press(t, `.top details.confirm summary`)
 	b.photograph(t, "site-emergency-stop")
 	b.press(t, `form[action="/jobs/stop"] button`)
-	b.until(t, `location.pathname === "/jobs" && document.querySelector(".note.good").innerText.includes("1 job is stopped")`)
+	b.until(t, `location.pathname === "/jobs" && document.querySelector(".note.good").innerText.includes("1 job is being stopped")`)
 
 	b.open(t, s.URL+"/vulnerabilities")
 	b.press(t, `#livepatch button`)
@@ -346,5 +348,18 @@ func TestStreamEnds(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("the stream did not end with the job")
+	}
+}
+
+// TestStopping: a job that a person stopped says so while its tasks still end.
+func TestStopping(t *testing.T) {
+	for want, job := range map[string]rollout.Job{
+		"running":  {State: rollout.JobRunning},
+		"stopping": {State: rollout.JobRunning, Halted: true},
+		"stopped":  {State: rollout.JobStopped, Halted: true},
+	} {
+		if got := jobMood(job).word; got != want {
+			t.Errorf("%+v is shown as %s, want %s", job, got, want)
+		}
 	}
 }
