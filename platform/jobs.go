@@ -234,9 +234,10 @@ func (s *Service) Jobs(ctx context.Context, who access.Subject, f JobFilter) (fl
 		return page, err
 	}
 	limit := pageLimit(f.Limit)
-	page.Items, page.Total, err = platformdb.Jobs(ctx, s.db, who.Organisation, f.Kind, f.State, before, limit)
-	if n := len(page.Items); n == limit {
-		page.Next = strconv.FormatInt(page.Items[n-1].ID, 10)
+	page.Items, page.Total, err = platformdb.Jobs(ctx, s.db, who.Organisation, f.Kind, f.State, before, limit+1)
+	if len(page.Items) > limit { // the one too many says only that there is a next page
+		page.Items = page.Items[:limit]
+		page.Next = strconv.FormatInt(page.Items[limit-1].ID, 10)
 	}
 	return page, err
 }

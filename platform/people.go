@@ -216,9 +216,10 @@ func (s *Service) Audit(ctx context.Context, who access.Subject, list List) (fle
 		return page, err
 	}
 	limit := pageLimit(list.Limit)
-	page.Items, page.Total, err = platformdb.Audit(ctx, s.db, who.Organisation, before, limit)
-	if n := len(page.Items); err == nil && n == limit {
-		page.Next = strconv.FormatInt(page.Items[n-1].ID, 10)
+	page.Items, page.Total, err = platformdb.Audit(ctx, s.db, who.Organisation, before, limit+1)
+	if len(page.Items) > limit { // the one too many says only that there is a next page
+		page.Items = page.Items[:limit]
+		page.Next = strconv.FormatInt(page.Items[limit-1].ID, 10)
 	}
 	return page, err
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"livemend.dev/livemend/access"
+	"livemend.dev/livemend/audit"
 	"livemend.dev/livemend/fleet"
 	"livemend.dev/livemend/platform"
 	"livemend.dev/livemend/platform/platformtest"
@@ -162,8 +163,8 @@ func TestSignIn(t *testing.T) {
 	if _, err := svc.Bearer(ctx, token.Text); !errors.Is(err, access.ErrCredentials) {
 		t.Errorf("a revoked token: %v", err)
 	}
-	if audit, err := svc.Audit(ctx, p.Admin, platform.List{Limit: 3}); err != nil || len(audit.Items) != 3 || audit.Next == "" || audit.Items[0].ID <= audit.Items[1].ID {
-		t.Errorf("audit %+v, %v", audit, err)
+	if page, err := svc.Audit(ctx, p.Admin, platform.List{Limit: 3}); err != nil || len(page.Items) != 3 || page.Next == "" || page.Items[0].ID <= page.Items[1].ID {
+		t.Errorf("audit %+v, %v", page, err)
 	}
 }
 
@@ -226,4 +227,16 @@ func TestForgottenStaysForgotten(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestLastPage: a list that ends with its page has no next one.
+func TestLastPage(t *testing.T) {
+	p := platformtest.Start(t, storetest.SQLite(t), nil)
+	all := must[fleet.Page[audit.Entry]](t)(p.Service.Audit(t.Context(), p.Admin, platform.List{}))
+	for short, next := range map[int]bool{0: false, 1: true} {
+		page := must[fleet.Page[audit.Entry]](t)(p.Service.Audit(t.Context(), p.Admin, platform.List{Limit: len(all.Items) - short}))
+		if len(page.Items) != len(all.Items)-short || (page.Next != "") != next {
+			t.Errorf("%d of %d entries, next %q", len(page.Items), page.Total, page.Next)
+		}
+	}
 }
