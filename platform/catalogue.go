@@ -88,9 +88,7 @@ func (s *Service) refresh(ctx context.Context, age time.Duration) (*trust.Truste
 	if age > 0 && !s.fresh.at.IsZero() && s.now().Sub(s.fresh.at) < age {
 		return s.fresh.trusted, s.fresh.err
 	}
-	ctx, stop := context.WithTimeout(ctx, refreshTimeout)
-	defer stop()
-	trusted, err := client.Refresh(ctx, s.mirror, s.portal, trust.Ed25519(), s.now())
+	trusted, err := s.fetchRepository(ctx)
 	if err == nil {
 		err = s.mirror.publish()
 	}
@@ -107,11 +105,16 @@ func (s *Service) refresh(ctx context.Context, age time.Duration) (*trust.Truste
 	}
 	s.fresh = freshness{trusted: trusted, at: s.now()}
 	if changed {
-		if err := s.recomputeAll(ctx); err != nil {
-			return nil, err
-		}
+		s.behind.Store(true)
 	}
+	s.catchUp(ctx)
 	return trusted, nil
+}
+
+func (s *Service) fetchRepository(ctx context.Context) (*trust.Trusted, error) {
+	ctx, stop := context.WithTimeout(ctx, refreshTimeout)
+	defer stop()
+	return client.Refresh(ctx, s.mirror, s.portal, trust.Ed25519(), s.now())
 }
 
 // noteRefresh stores why a refresh failed.
@@ -288,7 +291,8 @@ func (s *Service) BlockPatch(ctx context.Context, who access.Subject, path, reas
 	if err != nil {
 		return err
 	}
-	return s.recomputeOrganisation(ctx, who.Organisation)
+	s.recomputeOrganisation(ctx, who.Organisation)
+	return nil
 }
 
 // ImportUpdates adds or replaces package updates of the partner's own metadata
@@ -318,9 +322,7 @@ func (s *Service) ImportUpdates(ctx context.Context, who access.Subject, updates
 	if err != nil {
 		return 0, err
 	}
-	if err := s.recomputeOrganisation(ctx, who.Organisation); err != nil {
-		return 0, err
-	}
+	s.recomputeOrganisation(ctx, who.Organisation)
 	_, total, err := platformdb.Updates(ctx, s.db, who.Organisation, 0, 1)
 	return total, err
 }

@@ -132,12 +132,40 @@ func (s *Service) recompute(ctx context.Context, tx *store.Tx, server fleet.Serv
 	return platformdb.ReplaceCoverage(ctx, tx, server.Organisation, server.ID, coverage.Compute(in), s.now())
 }
 
+// catchUp computes all coverage anew when some of it may be older than what it
+// is computed from: something changed, or a computation did not end. After a
+// start nobody knows, so it counts as behind.
+func (s *Service) catchUp(ctx context.Context) {
+	if !s.behind.Swap(false) {
+		return
+	}
+	orgs, err := platformdb.Organisations(ctx, s.db)
+	if err != nil {
+		s.fellBehind(ctx, "reading the organisations", err)
+		return
+	}
+	for _, org := range orgs {
+		s.recomputeOrganisation(ctx, org.ID)
+	}
+}
+
+// fellBehind notes that some coverage could not be computed; the next refresh
+// of the catalogue tries again.
+func (s *Service) fellBehind(ctx context.Context, what string, err error) {
+	s.behind.Store(true)
+	if ctx.Err() == nil {
+		s.log.ErrorContext(ctx, what+" to compute coverage; trying again with the next refresh", "error", err)
+	}
+}
+
 // recomputeOrganisation computes what is true of every server anew, each in a
-// transaction of its own.
-func (s *Service) recomputeOrganisation(ctx context.Context, org string) error {
+// transaction of its own: a long one would keep the agents waiting. One that
+// cannot be computed does not hold up the others.
+func (s *Service) recomputeOrganisation(ctx context.Context, org string) {
 	ids, err := platformdb.ServerIDs(ctx, s.db, org)
 	if err != nil {
-		return err
+		s.fellBehind(ctx, "reading the servers of "+org, err)
+		return
 	}
 	for _, id := range ids {
 		err := s.db.InTx(ctx, func(tx *store.Tx) error {
@@ -151,24 +179,13 @@ func (s *Service) recomputeOrganisation(ctx context.Context, org string) error {
 			return s.recompute(ctx, tx, server)
 		})
 		if err != nil {
-			return fmt.Errorf("computing the coverage of %s: %w", id, err)
+			s.fellBehind(ctx, "reading server "+id, err)
+		}
+		if ctx.Err() != nil {
+			return
 		}
 	}
 	s.hub.publish(org)
-	return nil
-}
-
-func (s *Service) recomputeAll(ctx context.Context) error {
-	orgs, err := platformdb.Organisations(ctx, s.db)
-	if err != nil {
-		return err
-	}
-	for _, org := range orgs {
-		if err := s.recomputeOrganisation(ctx, org.ID); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (f CoverageFilter) row(offset int64) platformdb.CoverageFilter {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"livemend.dev/livemend/fleet"
@@ -26,6 +27,9 @@ const (
 // Run moves jobs forward until ctx ends, and keeps the repository's copy fresh.
 // All state is in the database, so it goes on where an earlier Run stopped.
 func (s *Service) Run(ctx context.Context) error {
+	var background sync.WaitGroup
+	defer background.Wait()
+	background.Go(func() { s.catchUp(ctx) })
 	renew := time.NewTicker(renewEvery)
 	defer renew.Stop()
 	timer := time.NewTimer(0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"livemend.dev/livemend/access"
 	"livemend.dev/livemend/fleet"
@@ -100,4 +101,32 @@ func TestStopLetsGo(t *testing.T) {
 			t.Errorf("%s, task %s, %d orders signed", job.State, job.Tasks[0].State, signed.Load())
 		}
 	})
+}
+
+// TestCoverageCatchesUp loses the computed coverage of one server, as when the
+// platform ends in the middle, and makes another's unreadable: after the next
+// start the first is there again.
+func TestCoverageCatchesUp(t *testing.T) {
+	dsn := storetest.SQLite(t)
+	db := storetest.Open(t, dsn, platformdb.Migrations())
+	p := platformtest.Start(t, dsn, nil)
+	broken, m := enrolled(t, p, p.Admin, "a"), enrolled(t, p, p.Admin, "b")
+	importReport(t, p, p.Admin, broken, m)
+	p.Stop()
+	write(t, db, `DELETE FROM platform_coverage`)
+	write(t, db, `UPDATE platform_inventory SET snapshot = $1 WHERE server_id = $2`, []byte("x"), broken.SystemID)
+	p.Restart()
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	for {
+		page := must[fleet.Page[fleet.Coverage]](t)(p.Service.Coverage(t.Context(), p.Admin, platform.CoverageFilter{}))
+		if len(page.Items) == 1 && page.Items[0].Server == m.SystemID {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("coverage after the start: %+v", page.Items)
+		case <-time.After(20 * time.Millisecond): // ask again
+		}
+	}
 }

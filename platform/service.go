@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -67,7 +68,8 @@ type Service struct {
 	pace      *rate.Limiter       // of orders to be signed
 	wake      chan struct{}       // tells the runner that there is something to check
 
-	refreshing sync.Mutex // one refresh of the repository at a time
+	refreshing sync.Mutex  // one refresh of the repository at a time
+	behind     atomic.Bool // coverage may be older than what it is computed from
 	fresh      freshness
 	known      knowledge
 	memo       contentMemo
@@ -111,6 +113,7 @@ func New(cfg Config) (*Service, error) {
 		hub:    newHub(), vault: vault, passwords: semaphore.NewWeighted(passwordChecks),
 		pace: paceOf(cfg.PerMinute), wake: make(chan struct{}, 1),
 	}
+	s.behind.Store(true) // the last run may have ended in the middle
 	err = errors.Join(s.mirror.pin(cfg.Bundle.PortalBytes, cfg.Bundle.Portal.Version),
 		s.mirror.keep(strconv.FormatInt(cfg.Bundle.Director.Version, 10)+".director-root.json", cfg.Bundle.DirectorBytes))
 	if err != nil {
