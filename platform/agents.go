@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"livemend.dev/livemend/fleet"
+	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/rollout"
 	"livemend.dev/livemend/store"
 	"livemend.dev/livemend/store/platformdb"
@@ -224,7 +225,7 @@ func (s *Service) Metadata(r wire.Range) ([]byte, error) {
 // task are here. r is as wire.DecodeRange accepts it.
 func (s *Service) Target(r wire.Range) ([]byte, error) {
 	none := &wire.Error{Code: wire.CodeNotFound, Message: "there is no such file here"}
-	if b, ok := wire.Unhex(r.SHA256); !ok || len(b) != 32 || !trust.ValidPath(r.Path) {
+	if b, ok := hextext.Decode(r.SHA256); !ok || len(b) != 32 || !trust.ValidPath(r.Path) {
 		return nil, none
 	}
 	b, err := readPiece(s.files, r.SHA256, r)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 
 	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/internal/hextext"
 )
 
 // MaxBundle bounds a bundle, in bytes: both roots and the server keys.
@@ -94,5 +95,5 @@ func (b *Bundle) Encode() []byte { return b.value.JSON() }
 // canonical form in hex. Any other bundle has another digest.
 func (b *Bundle) Digest() string {
 	sum := sha256.Sum256(b.value.Canonical())
-	return digestPrefix + encodeHex(sum[:])
+	return digestPrefix + hextext.Encode(sum[:])
 }

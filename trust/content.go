@@ -6,6 +6,8 @@ import (
 	"hash"
 	"io"
 	"strconv"
+
+	"livemend.dev/livemend/internal/hextext"
 )
 
 // Content verifies bytes as they arrive: Write them in order, then Close. It
@@ -55,7 +57,7 @@ func (c *Content) Close() error {
 		return refuse(c.what, ErrLength, strconv.FormatInt(c.left, 10)+" bytes are missing")
 	}
 	for i, h := range c.hashes {
-		if h != nil && encodeHex(h.Sum(nil)) != c.want[i] {
+		if h != nil && hextext.Encode(h.Sum(nil)) != c.want[i] {
 			return refuse(c.what, ErrHash, "")
 		}
 	}

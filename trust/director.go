@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/internal/hextext"
 )
 
 // MaxChannelKeys bounds how many server keys a director root may list.
@@ -59,7 +60,7 @@ func parseDirectorRoot(b []byte, schemes Schemes) (*Envelope, *DirectorRoot, err
 		schemes:     schemes,
 	}
 	for _, k := range r.ChannelKeys {
-		if !isHex(k, 32) {
+		if !hextext.Is(k, 32) {
 			c.Fail("channel_keys", cjson.ErrField)
 		}
 	}

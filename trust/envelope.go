@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/internal/hextext"
 )
 
 // Limits on the parts of an envelope.
@@ -30,7 +31,7 @@ type Schemes map[string]VerifyFunc
 func Ed25519() Schemes { return Schemes{"ed25519": verifyEd25519} }
 
 func verifyEd25519(public string, message, sig []byte) bool {
-	key, ok := decodeHex(public)
+	key, ok := hextext.Decode(public)
 	return ok && len(key) == ed25519.PublicKeySize && len(sig) == ed25519.SignatureSize &&
 		ed25519.Verify(key, message, sig)
 }
@@ -74,7 +75,7 @@ func parseEnvelope(what string, b []byte, max int) (*Envelope, error) {
 			return nil, refuse(what, ErrMalformed, "two signatures with the same keyid")
 		}
 		seen[sig.KeyID] = true
-		sig.Sig, _ = decodeHex(text)
+		sig.Sig, _ = hextext.Decode(text)
 		e.Signatures = append(e.Signatures, sig)
 	}
 	if err := c.Err(); err != nil {
@@ -97,7 +98,7 @@ func (e *Envelope) value() cjson.Value {
 	for i, s := range e.Signatures {
 		sigs[i] = cjson.Object(
 			cjson.F("keyid", cjson.String(s.KeyID)),
-			cjson.F("sig", cjson.String(encodeHex(s.Sig))))
+			cjson.F("sig", cjson.String(hextext.Encode(s.Sig))))
 	}
 	return cjson.Object(
 		cjson.F("signatures", cjson.Array(sigs...)),

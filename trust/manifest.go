@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/patch"
 )
 
@@ -29,7 +30,7 @@ type Identity struct {
 // HashKey returns the SHA-256 of an identity public key in lower-case hex.
 func HashKey(public ed25519.PublicKey) string {
 	sum := sha256.Sum256(public)
-	return encodeHex(sum[:])
+	return hextext.Encode(sum[:])
 }
 
 // Value returns the manifest as the value that is signed.
@@ -96,7 +97,7 @@ func (m *Manifest) Check() error {
 	switch {
 	case m.SystemID == "" || len(m.SystemID) > maxID:
 		return bad("the system is missing or its name too long")
-	case !isHex(m.KeyHash, sha256.Size):
+	case !hextext.Is(m.KeyHash, sha256.Size):
 		return bad("the key hash is not a SHA-256")
 	case m.Counter < 1:
 		return bad("the counter is below 1")
@@ -132,7 +133,7 @@ func (m *Manifest) Check() error {
 }
 
 func (m *Manifest) checkFile() error {
-	if !ValidPath(m.Path) || !isHex(m.SHA256, sha256.Size) || m.Length < 0 || m.Length > MaxLength {
+	if !ValidPath(m.Path) || !hextext.Is(m.SHA256, sha256.Size) || m.Length < 0 || m.Length > MaxLength {
 		return refuse(manifestWhat, ErrMalformed, "path, length or hash is not valid")
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/internal/hextext"
 )
 
 // Names of the top-level roles and of their files.
@@ -107,7 +108,7 @@ func parseFileMeta(c cjson.Cursor, field string, v cjson.Value) fileMeta {
 func parseHashes(c cjson.Cursor, v cjson.Value) (sha256, sha512 string) {
 	h := c.Nested("hashes", v)
 	sha256, sha512 = h.OptText("sha256", maxHash), h.OptText("sha512", maxHash)
-	if sha256 == "" && sha512 == "" || sha256 != "" && !isHex(sha256, 32) || sha512 != "" && !isHex(sha512, 64) {
+	if sha256 == "" && sha512 == "" || sha256 != "" && !hextext.Is(sha256, 32) || sha512 != "" && !hextext.Is(sha512, 64) {
 		c.Fail("hashes", cjson.ErrField)
 	}
 	return sha256, sha512

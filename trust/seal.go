@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 
 	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/internal/hextext"
 )
 
 // MaxSealed bounds a sealed document, in bytes.
@@ -29,7 +30,7 @@ func Open(envelope []byte, public ed25519.PublicKey) (cjson.Value, error) {
 	if len(e.Signatures) != 1 {
 		return cjson.Value{}, refuse(sealedWhat, ErrMalformed, "it does not hold exactly one signature")
 	}
-	if !verifyEd25519(encodeHex(public), e.Message(), e.Signatures[0].Sig) {
+	if !verifyEd25519(hextext.Encode(public), e.Message(), e.Signatures[0].Sig) {
 		return cjson.Value{}, refuse(sealedWhat, ErrThreshold, "the signature is not by this system's key")
 	}
 	return e.Signed, nil

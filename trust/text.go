@@ -2,57 +2,6 @@ package trust
 
 import "time"
 
-const hexDigits = "0123456789abcdef"
-
-// encodeHex is here because encoding/hex pulls fmt into the agent.
-func encodeHex(b []byte) string {
-	out := make([]byte, 0, 2*len(b))
-	for _, c := range b {
-		out = append(out, hexDigits[c>>4], hexDigits[c&15])
-	}
-	return string(out)
-}
-
-// decodeHex reads lower-case hexadecimal only: one value has one spelling.
-func decodeHex(s string) ([]byte, bool) {
-	if len(s)%2 != 0 {
-		return nil, false
-	}
-	out := make([]byte, len(s)/2)
-	for i := range out {
-		hi, ok1 := nibble(s[2*i])
-		lo, ok2 := nibble(s[2*i+1])
-		if !ok1 || !ok2 {
-			return nil, false
-		}
-		out[i] = hi<<4 | lo
-	}
-	return out, true
-}
-
-func nibble(c byte) (byte, bool) {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0', true
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10, true
-	}
-	return 0, false
-}
-
-// isHex reports whether s is exactly n bytes in lower-case hexadecimal.
-func isHex(s string, n int) bool {
-	if len(s) != 2*n {
-		return false
-	}
-	for i := 0; i < len(s); i++ {
-		if _, ok := nibble(s[i]); !ok {
-			return false
-		}
-	}
-	return true
-}
-
 // parseTime reads the one form of time that TUF metadata has,
 // 2030-01-31T23:59:59Z. time.Parse would add 9 kB to the agent.
 func parseTime(s string) (time.Time, bool) {

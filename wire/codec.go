@@ -1,6 +1,9 @@
 package wire
 
-import "livemend.dev/livemend/internal/cjson"
+import (
+	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/internal/hextext"
+)
 
 // maxCount bounds the length of a process list in a report.
 const maxCount = 100_000
@@ -70,10 +73,10 @@ func readFacts(c cjson.Cursor) Facts {
 }
 
 // Binary fields travel as lower-case hexadecimal.
-func hexText(b []byte) cjson.Value { return cjson.String(Hex(b)) }
+func hexText(b []byte) cjson.Value { return cjson.String(hextext.Encode(b)) }
 
 func readHex(c cjson.Cursor, name string, max int) []byte {
-	b, ok := Unhex(c.OptText(name, 2*max))
+	b, ok := hextext.Decode(c.OptText(name, 2*max))
 	if !ok {
 		c.Fail(name, cjson.ErrField)
 	}

@@ -69,11 +69,3 @@ func TestRangeLimits(t *testing.T) {
 		}
 	}
 }
-
-func TestUnhexRefuses(t *testing.T) {
-	for _, s := range []string{"a", "AB", "0g", "0x12"} {
-		if b, ok := wire.Unhex(s); ok {
-			t.Errorf("Unhex(%q) = %x", s, b)
-		}
-	}
-}

@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"io"
 
+	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/patch"
-	"livemend.dev/livemend/wire"
 )
 
 // Limits of the ELF reader.
@@ -85,7 +85,7 @@ func noteBuildID(notes []byte, align uint64) (string, bool) {
 			return "", false
 		}
 		if kind == 3 && nameLen == 4 && string(notes[12:16]) == "GNU\x00" {
-			id := wire.Hex(notes[desc:end])
+			id := hextext.Encode(notes[desc:end])
 			return id, patch.BuildID(id).Valid()
 		}
 		next := (end + align - 1) &^ (align - 1)

@@ -19,6 +19,7 @@ import (
 	"livemend.dev/livemend/channel"
 	"livemend.dev/livemend/channel/slim"
 	"livemend.dev/livemend/internal/entropy"
+	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/trust"
 	"livemend.dev/livemend/wire"
 )
@@ -168,7 +169,7 @@ func Dial(ctx context.Context, store *state.Store) (slim.Session, error) {
 func ServerKeys(texts []string) ([][channel.KeySize]byte, error) {
 	var out [][channel.KeySize]byte
 	for _, text := range texts {
-		b, ok := wire.Unhex(text)
+		b, ok := hextext.Decode(text)
 		if !ok || len(b) != channel.KeySize {
 			return nil, errors.New("a server key is no key")
 		}

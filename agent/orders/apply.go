@@ -9,6 +9,7 @@ import (
 
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/agent/userspace"
+	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/patch/image"
 	"livemend.dev/livemend/trust"
@@ -106,7 +107,7 @@ func decode(artifact []byte, sum, buildID string, level int64) (userspace.Patch,
 	if string(file.BuildID) != buildID {
 		return userspace.Patch{}, refused(classTarget, "the patch was linked for another build of the library")
 	}
-	raw, ok := wire.Unhex(sum)
+	raw, ok := hextext.Decode(sum)
 	if !ok || len(raw) != sha256.Size {
 		return userspace.Patch{}, refused("malformed", "the hash of the patch is no hash")
 	}

@@ -23,6 +23,7 @@ import (
 	"livemend.dev/livemend/agent/scanner"
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/agent/userspace"
+	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/trust"
 	"livemend.dev/livemend/wire"
 )
@@ -96,7 +97,7 @@ func (x *Executor) Execute(ctx context.Context, p Platform, envelope []byte) err
 	}
 	o := order{x: x, platform: p, envelope: envelope}
 	sum := sha256.Sum256(envelope)
-	o.report = wire.Report{Manifest: wire.Hex(sum[:]), BootID: x.BootID}
+	o.report = wire.Report{Manifest: hextext.Encode(sum[:]), BootID: x.BootID}
 	if err := o.identify(); err != nil {
 		return err // nobody could sign a report
 	}

@@ -11,6 +11,7 @@ import (
 	"livemend.dev/livemend/channel/slim"
 	"livemend.dev/livemend/internal/cjson"
 	"livemend.dev/livemend/internal/entropy"
+	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/wire"
 )
 
@@ -36,8 +37,8 @@ func (s *Store) Keys() (Keys, error) {
 		return Keys{}, err
 	}
 	c := cjson.Fields(v)
-	identity, ok1 := wire.Unhex(c.Text("identity", 2*ed25519.SeedSize))
-	secret, ok2 := wire.Unhex(c.Text("channel", 2*channel.KeySize))
+	identity, ok1 := hextext.Decode(c.Text("identity", 2*ed25519.SeedSize))
+	secret, ok2 := hextext.Decode(c.Text("channel", 2*channel.KeySize))
 	if err := c.Err(); err != nil {
 		return Keys{}, damaged(keysFile, err)
 	}
@@ -64,8 +65,8 @@ func (s *Store) MakeKeys() (Keys, error) {
 	}
 	k.Identity = ed25519.NewKeyFromSeed(seed)
 	return k, s.writeJSON(keysFile, cjson.Object(
-		cjson.F("identity", cjson.String(wire.Hex(seed))),
-		cjson.F("channel", cjson.String(wire.Hex(k.Channel[:])))))
+		cjson.F("identity", cjson.String(hextext.Encode(seed))),
+		cjson.F("channel", cjson.String(hextext.Encode(k.Channel[:])))))
 }
 
 // Enrolment is where this system belongs.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/wire"
 )
@@ -125,7 +126,7 @@ func (s *Store) storePatches(next patches) error {
 // An object that no SetPatch names is dropped at the next change.
 func (s *Store) PutObject(b []byte) (string, error) {
 	sum := sha256.Sum256(b)
-	name := wire.Hex(sum[:])
+	name := hextext.Encode(sum[:])
 	if have, err := s.Object(name); err == nil && len(have) == len(b) {
 		return name, nil
 	}
@@ -135,7 +136,7 @@ func (s *Store) PutObject(b []byte) (string, error) {
 // Object returns a stored object after comparing it with its name. ErrAbsent
 // means that it is not stored, ErrDamaged that the disk gave other bytes.
 func (s *Store) Object(name string) ([]byte, error) {
-	if raw, ok := wire.Unhex(name); !ok || len(raw) != sha256.Size {
+	if raw, ok := hextext.Decode(name); !ok || len(raw) != sha256.Size {
 		return nil, ErrAbsent
 	}
 	path := filepath.Join(s.dir, objectsDir, name)
@@ -153,7 +154,7 @@ func (s *Store) Object(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if sum := sha256.Sum256(b); wire.Hex(sum[:]) != name {
+	if sum := sha256.Sum256(b); hextext.Encode(sum[:]) != name {
 		return nil, damaged(name, errors.New("its content is not what was stored"))
 	}
 	return b, nil

@@ -12,7 +12,7 @@ import (
 // module's own packages named here.
 var linked = []string{
 	module + "/agent", module + "/channel", module + "/channel/slim", module + "/channel/http1",
-	module + "/cmd/livemend-agent", module + "/enrol", module + "/internal/cjson", module + "/internal/entropy",
+	module + "/cmd/livemend-agent", module + "/enrol", module + "/internal/cjson", module + "/internal/entropy", module + "/internal/hextext",
 	module + "/patch", module + "/patch/image", module + "/trust", module + "/trust/client", module + "/wire",
 	"filippo.io/edwards25519", "golang.org/x/crypto", "golang.org/x/sys",
 }
