@@ -107,7 +107,10 @@ func (p *Presence) Work(ctx context.Context, wait time.Duration) ([]byte, error)
 			return nil, ctx.Err()
 		case <-end.C:
 			return nil, nil
-		case <-p.orders:
+		case _, ok := <-p.orders:
+			if !ok {
+				return nil, &wire.Error{Code: wire.CodeUnknown, Message: "this server was removed from the platform; live patches stay in force: enrol it again to manage it"}
+			}
 		}
 	}
 }

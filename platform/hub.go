@@ -52,6 +52,17 @@ func (h *hub) publish(org string) { h.tell(h.watchers, org) }
 // call says that an order may wait for a server.
 func (h *hub) call(server string) { h.tell(h.agents, server) }
 
+// dismiss ends the connections of a server that was removed: it closes what they
+// wait for orders on.
+func (h *hub) dismiss(server string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.agents[server] {
+		close(c)
+	}
+	delete(h.agents, server)
+}
+
 // online reports whether a server's agent is connected.
 func (h *hub) online(server string) bool {
 	h.mu.Lock()

@@ -229,6 +229,29 @@ func TestForgottenStaysForgotten(t *testing.T) {
 	})
 }
 
+// TestRemovedServerIsDismissed: the open connection of a server that was
+// removed ends at once, while it waits for orders.
+func TestRemovedServerIsDismissed(t *testing.T) {
+	p := platformtest.Start(t, storetest.SQLite(t), nil)
+	m := p.Machine("removed")
+	token := must[platform.Install](t)(p.Service.AddServer(t.Context(), p.Admin, platform.NewServer{Scenario: platform.ByCustomerID})).Token
+	if err := m.Enrol(token); err != nil {
+		t.Fatal(err)
+	}
+	m.Start()
+	waits := make(chan error, 1)
+	go func() {
+		_, err := m.Call(wire.Work, nil)
+		waits <- err
+	}()
+	if err := p.Service.RemoveServer(t.Context(), p.Admin, m.SystemID); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waits; code(err) != wire.CodeUnknown {
+		t.Errorf("the connection of a removed server: %v", err)
+	}
+}
+
 // TestLastPage: a list that ends with its page has no next one.
 func TestLastPage(t *testing.T) {
 	p := platformtest.Start(t, storetest.SQLite(t), nil)

@@ -156,13 +156,17 @@ func (s *Service) RemoveServer(ctx context.Context, who access.Subject, id strin
 	if err != nil && !(errors.As(err, &refusal) && refusal.Status == http.StatusNotFound) {
 		return portalProblem(err, "free the server's licence")
 	}
-	return s.deed(ctx, who, "remove.server", id, "removed server "+server.Hostname, "server", func(tx *store.Tx) error {
+	err = s.deed(ctx, who, "remove.server", id, "removed server "+server.Hostname, "server", func(tx *store.Tx) error {
 		found, err := platformdb.DeleteServer(ctx, tx, who.Organisation, id)
 		if err == nil && !found {
 			return missing(store.ErrNotFound, "server")
 		}
 		return err
 	})
+	if err == nil {
+		s.hub.dismiss(id)
+	}
+	return err
 }
 
 // Events returns events after an id, oldest first; after = -1 returns the
