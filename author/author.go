@@ -29,6 +29,10 @@ type Request struct {
 	Binary        string // the stock binary, as it is on servers
 	Twin          string // the same binary with a symbol table; may be empty when Binary has one
 
+	// Some of the objects again, compiled with one number for __LINE__ everywhere;
+	// empty when there are none. They tell which functions differ in nothing else.
+	PinnedBefore, PinnedAfter string
+
 	ID          string
 	Level       int64
 	Fixes       []patch.Fix
@@ -76,8 +80,12 @@ func Build(ctx context.Context, r Request) (*Result, error) {
 		}
 		inputs = append(inputs, patch.Input{Name: "twin " + filepath.Base(r.Twin), SHA256: twinSum})
 	}
+	pinned, err := r.pinned(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the objects without line numbers: %w", err)
+	}
 	desk := &desk{waivers: r.Waivers}
-	out, err := link.Link(link.Input{Pairs: objdiff.Compare(before.objects, after.objects), Stock: stock, Names: names, Review: desk.review})
+	out, err := link.Link(link.Input{Pairs: objdiff.ComparePinned(before.objects, after.objects, pinned), Stock: stock, Names: names, Review: desk.review})
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +93,42 @@ func Build(ctx context.Context, r Request) (*Result, error) {
 		return nil, err
 	}
 	return r.finish(out, after, inputs)
+}
+
+// pinned compares the objects without line numbers.
+func (r Request) pinned(ctx context.Context) ([]*objdiff.Pair, error) {
+	if r.PinnedBefore == "" || r.PinnedAfter == "" {
+		return nil, nil
+	}
+	before, err := readTree(ctx, r.PinnedBefore)
+	if err != nil {
+		return nil, err
+	}
+	after, err := readTree(ctx, r.PinnedAfter)
+	if err != nil {
+		return nil, err
+	}
+	return objdiff.Compare(before.objects, after.objects), nil
+}
+
+// Renumbered returns the paths of the objects in which functions differ between
+// two builds: compiled again without line numbers they may not.
+func Renumbered(ctx context.Context, before, after string) ([]string, error) {
+	old, err := readTree(ctx, before)
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := readTree(ctx, after)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, p := range objdiff.Compare(old.objects, fresh.objects) {
+		if p.Before != nil && len(p.Changed) > 0 {
+			paths = append(paths, p.Path)
+		}
+	}
+	return paths, nil
 }
 
 // finish encodes and describes what was linked, and reads it back.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -19,68 +18,143 @@ import (
 // builders when they check that builds can be repeated.
 const buildFolder = "/build/reproducible-path"
 
-// side says which patches of a source a build has.
-type side int
-
-const (
-	asIs      side = iota
-	beforeFix      // up to the fixes
-	withFix        // up to and with them
-)
-
-// tree is one state of the source.
-type tree struct {
-	dsc  *dsc
-	side side
-}
-
 // targets of debian/rules; some packages link again while they install.
 var targets = []string{"build-arch", "binary-arch"}
 
-// twin rebuilds the stock binary and finds the link that made it. The facts
-// name the twin's file, the target of debian/rules and the place of the link.
-func (d *driver) twin(ctx context.Context, old tree, binary string) (map[string]string, error) {
-	stockSum, err := digestPath(binary)
+// twin rebuilds the stock binary from one candidate after the other until one is
+// like it, and finds the link that made it. The facts name the twin's file,
+// the stock binary, the target of debian/rules and the place of the link.
+func (d *driver) twin(ctx context.Context, all []states, stock string) (states, map[string]string, error) {
+	var unlike error
+	for i, candidate := range all {
+		name := "rebuild"
+		if i > 0 {
+			name += "-" + strconv.Itoa(i)
+			d.say("%s: leaving out one patch more", name)
+		}
+		link, err := d.rebuild(ctx, name, candidate.before, stock)
+		if err != nil {
+			return states{}, nil, err
+		}
+		if why := link["unlike"]; why != "" {
+			if unlike == nil {
+				unlike = &StageError{Stage: name, Log: d.path("logs", name+".log"), Err: refusal.New(refusal.Foreign, d.Library, why),
+					Advice: "With another root (--root) that has the builder's compiler it may succeed."}
+			}
+			continue
+		}
+		if stock == "" {
+			link["stock"] = d.path(link["rebuilt"])
+			d.notices = append(d.notices, "no package with "+d.Library+" in this state can be had: the patch is for the binary as it was rebuilt here, and fits others only if their build-id is the same")
+		} else {
+			link["stock"] = stock
+		}
+		d.notices = append(d.notices, "the rebuild of "+filepath.Base(link["stock"])+" is "+link["likeness"])
+		return candidate, link, nil
+	}
+	return states{}, nil, unlike
+}
+
+// rebuild builds one tree as the distribution does. Without a stock binary the
+// one in the packages that it makes stands in. The fact "unlike" says why the
+// tree is not what the stock binary was made from.
+func (d *driver) rebuild(ctx context.Context, name string, old tree, stock string) (map[string]string, error) {
+	stockSum := "none"
+	if stock != "" {
+		var err error
+		if stockSum, err = digestPath(stock); err != nil {
+			return nil, err
+		}
+	}
+	inputs, err := d.treeInputs(old)
 	if err != nil {
 		return nil, err
 	}
-	facts, err := d.do(ctx, job{
-		name: "rebuild", inputs: digest(d.treeInputs(old), stockSum),
-		advice: "The proof that this build speaks about the stock binary failed or the build itself did; the log has the compiler's words. With another root (--root) that has the builder's compiler it may succeed.",
+	return d.do(ctx, job{
+		name: name, inputs: digest(inputs, stockSum),
+		advice: "The log has the compiler's words.",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
-			stock, err := openELF(binary)
+			if err := d.prepare(ctx, log, name, old); err != nil {
+				return nil, nil, err
+			}
+			if stock == "" {
+				return d.rebuildAlone(ctx, log, name, old)
+			}
+			var facts map[string]string
+			for _, target := range targets {
+				links, err := d.compile(ctx, log, name, target, "")
+				if err != nil {
+					return nil, nil, err
+				}
+				if facts, err = d.match(stock, links, target); err != nil {
+					return nil, nil, err
+				}
+				if twin := facts["twin"]; twin != "" {
+					return facts, []string{twin}, nil
+				}
+			}
+			return facts, nil, nil
+		},
+	})
+}
+
+// rebuildAlone takes the stock binary from the packages that the build makes.
+func (d *driver) rebuildAlone(ctx context.Context, log io.Writer, name string, old tree) (map[string]string, []string, error) {
+	target := targets[len(targets)-1]
+	links, err := d.compile(ctx, log, name, target, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, pkg := range old.dsc.packages {
+		made := filepath.Join(d.path("build"), path.Base(d.treePath()), "debian", pkg)
+		if _, err := os.Stat(made); err != nil {
+			continue
+		}
+		found, err := findBinary(made, d.Library)
+		if err != nil || found == "" {
 			if err != nil {
 				return nil, nil, err
 			}
-			if err := d.prepare(ctx, log, "rebuild", old); err != nil {
-				return nil, nil, err
-			}
-			var why error
-			for _, target := range targets {
-				links, err := d.compile(ctx, log, "rebuild", target, "")
-				if err != nil {
-					return nil, nil, err
-				}
-				best, is, text, err := d.closest(stock, links)
-				if err != nil {
-					return nil, nil, err
-				}
-				if best == nil {
-					why = refusal.New(refusal.Foreign, d.Library, text)
-					continue
-				}
-				d.say("rebuild: %s is %s", path.Base(best.out), is)
-				file := filepath.Join("stock", "twin-"+filepath.Base(binary))
-				return map[string]string{"twin": file, "target": target, "place": best.place(), "likeness": is.String()},
-					[]string{file}, d.keepTwin(stock, best, d.path(file))
-			}
-			return nil, nil, why
-		},
-	})
-	if err == nil {
-		d.notices = append(d.notices, "the rebuild of "+filepath.Base(binary)+" is "+facts["likeness"])
+			continue
+		}
+		data, err := os.ReadFile(found)
+		if err != nil {
+			return nil, nil, err
+		}
+		keep := filepath.Join("stock", "rebuilt-"+filepath.Base(found))
+		if err := writeFile(d.path(keep), data); err != nil {
+			return nil, nil, err
+		}
+		facts, err := d.match(d.path(keep), links, target)
+		if err != nil {
+			return nil, nil, err
+		}
+		if why := facts["unlike"]; why != "" {
+			return nil, nil, refusal.New(refusal.Foreign, d.Library, why)
+		}
+		facts["rebuilt"] = keep
+		return facts, []string{keep, facts["twin"]}, nil
 	}
-	return facts, err
+	return nil, nil, fmt.Errorf("the build made no package with %s", d.Library)
+}
+
+// match finds the link that made the stock binary and keeps its output as the
+// twin, or says why there is none.
+func (d *driver) match(stock string, links []*recorded, target string) (map[string]string, error) {
+	file, err := openELF(stock)
+	if err != nil {
+		return nil, err
+	}
+	best, is, why, err := d.closest(file, links)
+	if err != nil {
+		return nil, err
+	}
+	if best == nil {
+		return map[string]string{"unlike": why}, nil
+	}
+	d.say("rebuild: %s is %s", path.Base(best.out), is)
+	twin := filepath.Join("stock", "twin-"+filepath.Base(stock))
+	return map[string]string{"twin": twin, "target": target, "place": best.place(), "likeness": is.String()}, d.keepTwin(file, best, d.path(twin))
 }
 
 // closest finds the recorded output that is most like the stock binary; nil
@@ -122,10 +196,20 @@ func (d *driver) keepTwin(stock *elfFile, best *recorded, file string) error {
 // library.
 func (d *driver) objects(ctx context.Context, name string, t tree, link map[string]string) (string, error) {
 	folder := filepath.Join("objects", name)
-	_, err := d.do(ctx, job{
-		name: name, inputs: digest(d.treeInputs(t), link["target"], link["place"]),
+	inputs, err := d.treeInputs(t)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(d.treeOf(name)); err != nil {
+		d.state.forget(name) // pinned needs the tree too
+	}
+	_, err = d.do(ctx, job{
+		name: name, inputs: digest(inputs, link["target"], link["place"]),
 		advice: "The log has the compiler's words.",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
+			if err := errors.Join(os.RemoveAll(d.treeOf(name)), os.MkdirAll(d.path("trees"), 0o755)); err != nil {
+				return nil, nil, err
+			}
 			if err := d.prepare(ctx, log, name, t); err != nil {
 				return nil, nil, err
 			}
@@ -148,7 +232,7 @@ func (d *driver) objects(ctx context.Context, name string, t tree, link map[stri
 				return nil, nil, errors.New("the linker took no object of this build")
 			}
 			d.say("%s: %d objects go into %s", name, count, path.Base(same.out))
-			return nil, []string{folder}, nil
+			return nil, []string{folder}, d.keepTree(name)
 		},
 	})
 	return d.path(folder), err
@@ -157,84 +241,76 @@ func (d *driver) objects(ctx context.Context, name string, t tree, link map[stri
 // treePath is where a source is built, in the root. It is the same for all.
 func (d *driver) treePath() string { return path.Join(buildFolder, treeName(d.Package, d.From)) }
 
-// treeInputs is everything that a build depends on beside the root.
-func (d *driver) treeInputs(t tree) string {
-	return digest(d.sources, t.dsc.sum, strconv.Itoa(int(t.side)), strings.Join(d.Patches, " "), d.From, d.Library, d.Root,
-		buildScript, rootScript, linkerScript)
+// treeInputs is everything that a build of the tree depends on beside the root.
+func (d *driver) treeInputs(t tree) (string, error) {
+	own, err := t.inputs()
+	return digest(d.sources, own, d.From, d.Library, d.Root, buildScript, rootScript, linkerScript, compilerScript), err
 }
 
 // prepare unpacks a state of the source, and once per run installs what builds
 // need.
 func (d *driver) prepare(ctx context.Context, log io.Writer, layer string, t tree) error {
-	if err := errors.Join(clearFolder(d.path("build")), clearFolder(d.path("links"))); err != nil {
+	if err := errors.Join(clearFolder(d.path("build")), clearFolder(d.path("links")), clearFolder(d.path("commands"))); err != nil {
 		return err
 	}
-	description := inside + "/source/" + dscName(t.dsc.source, t.dsc.version)
-	if !d.deps[description] {
-		d.say("build dependencies ...")
-		if err := d.apt(ctx, log, inside, "apt-get", "build-dep", "--arch-only", description); err != nil {
-			return fmt.Errorf("installing the build dependencies: %w", err)
-		}
-		d.deps[description] = true
+	if err := d.dependencies(ctx, log, t.dsc); err != nil {
+		return err
 	}
-	unpack := []string{"/usr/bin/dpkg-source", "--no-check", "-x"}
-	if t.side != asIs {
-		unpack = append(unpack, "--skip-patches")
+	var args []string
+	if t.series != nil {
+		args = append(args, "--skip-patches")
 	}
-	if err := d.root.command(ctx, log, layer, append(unpack, description, d.treePath())...); err != nil {
-		return fmt.Errorf("unpacking the source: %w", err)
+	if err := d.unpack(ctx, log, layer, t.dsc, args...); err != nil {
+		return err
 	}
-	return d.adjust(t)
-}
-
-// adjust cuts the series and the changelog of an unpacked source. Links in it
-// do not lead out of it.
-func (d *driver) adjust(t tree) error {
 	source, err := os.OpenRoot(d.path("build", path.Base(d.treePath())))
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.adjustIn(source, t), source.Close())
+	return errors.Join(t.adjust(source, d.From), source.Close())
 }
 
-func (d *driver) adjustIn(source *os.Root, t tree) error {
-	const changelog, patches = "debian/changelog", "debian/patches/series"
-	if t.dsc.version != d.From {
-		text, err := source.ReadFile(changelog)
-		if err != nil {
-			return err
-		}
-		own, err := trimChangelog(string(text), d.From)
-		if err != nil {
-			return err
-		}
-		if err := source.WriteFile(changelog, []byte(own), 0o644); err != nil {
-			return err
-		}
-	}
-	if t.side == asIs {
+// dependencies installs what the builds of a source need.
+func (d *driver) dependencies(ctx context.Context, log io.Writer, source *dsc) error {
+	description := describedAs(source)
+	if d.deps[description] {
 		return nil
 	}
-	text, err := source.ReadFile(patches)
-	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("the source package keeps no patches in debian/patches; give two versions instead of --fix debian/patches/NAME")
+	d.say("build dependencies ...")
+	if err := d.apt(ctx, log, inside, "apt-get", "build-dep", "--arch-only", description); err != nil {
+		return fmt.Errorf("installing the build dependencies: %w", err)
 	}
-	if err != nil {
-		return err
+	d.deps[description] = true
+	return nil
+}
+
+// tools are what the driver itself needs in the root: one unpacks sources, the
+// other spares compiling again what did not change.
+var tools = []string{"dpkg-dev", "ccache"}
+
+// unpack unpacks a source where it is built.
+func (d *driver) unpack(ctx context.Context, log io.Writer, layer string, source *dsc, options ...string) error {
+	if !d.equipped {
+		if err := d.apt(ctx, log, inside, "apt-get", append([]string{"install"}, tools...)...); err != nil {
+			return fmt.Errorf("installing %s: %w", strings.Join(tools, " and "), err)
+		}
+		d.equipped = true
 	}
-	before, after, err := parseSeries(string(text)).cut(d.Patches)
-	if err != nil {
-		return err
+	args := append([]string{"/usr/bin/dpkg-source", "--no-check"}, options...)
+	if err := d.root.command(ctx, log, layer, append(args, "-x", describedAs(source), d.treePath())...); err != nil {
+		return fmt.Errorf("unpacking the source: %w", err)
 	}
-	if t.side == beforeFix {
-		after = before
-	}
-	return source.WriteFile(patches, []byte(after), 0o644)
+	return nil
+}
+
+// describedAs is a source's description as the root sees it.
+func describedAs(source *dsc) string {
+	return inside + "/source/" + dscName(source.source, source.version)
 }
 
 // compile builds the unpacked source and returns what was linked.
 func (d *driver) compile(ctx context.Context, log io.Writer, layer, target, flags string) ([]*recorded, error) {
-	if err := writeFile(d.path("ld"), []byte(recorder(d.Library))); err != nil {
+	if err := errors.Join(writeFile(d.path("ld"), []byte(recorder(d.Library))), writeFile(d.path("cc"), []byte(compilerScript))); err != nil {
 		return nil, err
 	}
 	err := d.root.command(ctx, log, layer, "/bin/sh", "-c", buildScript, "livemend-build", d.treePath(), target, strconv.Itoa(d.Jobs), flags)

@@ -31,7 +31,8 @@ type Options struct {
 	Package string   // source package
 	From    string   // version that the servers run
 	To      string   // version whose source holds the fix; with Patches it may be From
-	Patches []string // debian/patches/NAME: only these differ; empty for all of To
+	Patches []string // debian/patches/NAME of To: only these differ; empty for all of To
+	Diffs   []string // files with diffs that go on top of From, instead of Patches
 	Library string   // file name of the library or program, such as liblzma.so.5
 	Binary  string   // the stock binary; empty to take it from the package
 	Work    string   // folder for everything; a later run goes on with what it holds
@@ -43,10 +44,15 @@ type Options struct {
 	clock    func() time.Time  // for the durations in progress lines
 }
 
+// maxDiff bounds a diff, in bytes.
+const maxDiff = 16 << 20
+
 // Inputs are the files that a patch is made from.
 type Inputs struct {
 	Before, After string // folders of objects
 	Binary, Twin  string
+
+	PinnedBefore, PinnedAfter string // folders of objects without line numbers; empty when there are none
 }
 
 // StageError says which stage failed and what to do.
@@ -87,13 +93,16 @@ func (o *Options) check() error {
 		return fmt.Errorf("%q is no name of a source package", o.Package)
 	case !versionPattern.MatchString(o.From):
 		return fmt.Errorf("%q is no version; give the one that the servers run", o.From)
-	case o.To == "" && len(o.Patches) > 0:
+	case o.To == "" && len(o.Patches)+len(o.Diffs) > 0:
 		o.To = o.From
 	case !versionPattern.MatchString(o.To):
 		return fmt.Errorf("%q is no version; give the one that holds the fix", o.To)
 	}
-	if o.To == o.From && len(o.Patches) == 0 {
+	switch {
+	case o.To == o.From && len(o.Patches)+len(o.Diffs) == 0:
 		return errors.New("both versions are the same; name the fix as debian/patches/NAME, or another version")
+	case len(o.Diffs) > 0 && (len(o.Patches) > 0 || o.To != o.From):
+		return errors.New("a diff goes on top of the version that the servers run; leave out other versions and debian/patches/NAME")
 	}
 	if !libraryPattern.MatchString(o.Library) {
 		return fmt.Errorf("%q is no file name of a library or program", o.Library)
@@ -102,6 +111,16 @@ func (o *Options) check() error {
 		if !patchPattern.MatchString(p) || strings.Contains(p, "..") {
 			return fmt.Errorf("%q is not of the form debian/patches/NAME", p)
 		}
+	}
+	for i, file := range o.Diffs {
+		full, err := filepath.Abs(file)
+		if err != nil {
+			return err
+		}
+		if info, err := os.Stat(full); err != nil || !info.Mode().IsRegular() || info.Size() > maxDiff {
+			return fmt.Errorf("%s is no file with a diff (or larger than %d bytes)", file, maxDiff)
+		}
+		o.Diffs[i] = full
 	}
 	work, err := filepath.Abs(o.Work)
 	if err != nil {
@@ -149,6 +168,7 @@ func Build(ctx context.Context, o Options) (result *author.Result, err error) {
 	}
 	r := o.Request
 	r.Before, r.After, r.Binary, r.Twin = in.Before, in.After, in.Binary, in.Twin
+	r.PinnedBefore, r.PinnedAfter = in.PinnedBefore, in.PinnedAfter
 	began := o.clock()
 	result, err = author.Build(ctx, r)
 	if err == nil {

@@ -27,18 +27,19 @@ const sectionFlags = "-ffunction-sections -fdata-sections"
 // driver is the state of one run.
 type driver struct {
 	Options
-	state   *state
-	lock    *os.File
-	root    *root
-	deps    map[string]bool // source packages whose build dependencies are installed in root
-	sources string
-	notices []string
-	origins []patch.Input // for the provenance
+	state    *state
+	lock     *os.File
+	root     *root
+	deps     map[string]bool // source packages whose build dependencies are installed in root
+	equipped bool            // tools are installed in root
+	sources  string
+	notices  []string
+	origins  []patch.Input // for the provenance
 }
 
 // newDriver takes the work folder for itself.
 func newDriver(o Options) (d *driver, err error) {
-	for _, dir := range []string{"apt/sources.d", "apt/lists/partial", "apt/cache/archives/partial", "source", "stock", "build", "links", "objects", "logs"} {
+	for _, dir := range []string{"apt/sources.d", "apt/lists/partial", "apt/cache/archives/partial", "source", "stock", "build", "links", "objects", "logs", "patches", "ccache", "commands", "trees"} {
 		if err := os.MkdirAll(filepath.Join(o.Work, dir), 0o755); err != nil {
 			return nil, err
 		}
@@ -128,44 +129,28 @@ func (d *driver) inputs(ctx context.Context) (*Inputs, error) {
 	if err := d.index(ctx); err != nil {
 		return nil, err
 	}
-	from, to := d.From, d.To
-	if len(d.Patches) > 0 {
-		from = d.To // the old state is cut from the source of the new one
-	}
-	before, err := d.source(ctx, from)
+	all, err := d.states(ctx)
 	if err != nil {
 		return nil, err
 	}
-	after := before
-	if to != from {
-		if after, err = d.source(ctx, to); err != nil {
+	var stock string
+	if d.Binary != "" || d.From != d.To || len(d.Patches) == 0 { // else From holds the fix
+		if stock, err = d.stock(ctx, all[0].before.dsc); err != nil {
 			return nil, err
 		}
 	}
-	for _, source := range slices.Compact([]*dsc{before, after}) {
-		d.origins = append(d.origins, patch.Input{Name: "source " + dscName(source.source, source.version), SHA256: source.sum})
-	}
-	binary, err := d.stock(ctx, before)
+	chosen, link, err := d.twin(ctx, all, stock)
 	if err != nil {
 		return nil, err
 	}
-	old := tree{dsc: before}
-	fresh := tree{dsc: after}
-	if len(d.Patches) > 0 {
-		old.side, fresh.side = beforeFix, withFix
-	}
-	link, err := d.twin(ctx, old, binary)
-	if err != nil {
+	in := &Inputs{Binary: link["stock"], Twin: d.path(link["twin"])}
+	if in.Before, err = d.objects(ctx, "before", chosen.before, link); err != nil {
 		return nil, err
 	}
-	in := &Inputs{Binary: binary, Twin: d.path(link["twin"])}
-	if in.Before, err = d.objects(ctx, "before", old, link); err != nil {
+	if in.After, err = d.objects(ctx, "after", chosen.after, link); err != nil {
 		return nil, err
 	}
-	if in.After, err = d.objects(ctx, "after", fresh, link); err != nil {
-		return nil, err
-	}
-	return in, nil
+	return in, d.pin(ctx, chosen, in)
 }
 
 // index fetches the lists of packages.

@@ -3,6 +3,7 @@ package debian
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -81,7 +82,8 @@ func treeName(pkg, version string) string {
 	return pkg + "-" + upstream
 }
 
-// series is the list of a source package's patches. Two states are cut from it.
+// series is the list of a source package's patches, in the order in which they
+// are applied.
 type series struct{ lines []string }
 
 func parseSeries(text string) series {
@@ -92,9 +94,9 @@ func parseSeries(text string) series {
 	return s
 }
 
-// patch returns the name of the patch in line i, or nothing.
-func (s series) patch(i int) string {
-	line, _, _ := strings.Cut(s.lines[i], " #")
+// patchIn returns the name of the patch in a line of a series, or nothing.
+func patchIn(line string) string {
+	line, _, _ = strings.Cut(line, " #")
 	parts := strings.Fields(line)
 	if len(parts) == 0 || parts[0][0] == '#' {
 		return ""
@@ -102,59 +104,77 @@ func (s series) patch(i int) string {
 	return parts[0]
 }
 
-// last returns the names of the last patches, at most n.
-func (s series) last(n int) []string {
+// names returns the patches of the series.
+func (s series) names() []string {
 	var names []string
-	for i := len(s.lines) - 1; i >= 0 && len(names) < n; i-- {
-		if name := s.patch(i); name != "" {
+	for _, line := range s.lines {
+		if name := patchIn(line); name != "" {
 			names = append(names, name)
 		}
 	}
-	slices.Reverse(names)
 	return names
 }
 
-// cut returns the series up to the fixes, and up to and with them. The fixes
-// must follow one another: a patch between them would come along unasked.
-func (s series) cut(fixes []string) (before, after string, err error) {
-	wanted := map[string]bool{}
+// find returns the lines of the named patches, in the order of the series.
+func (s series) find(fixes []string) (at []int, err error) {
+	missing := map[string]bool{}
 	for _, f := range fixes {
-		wanted[strings.TrimPrefix(path.Clean(f), "debian/patches/")] = true
+		missing[patchName(f)] = true
 	}
-	first, last := -1, -1
-	var between []string
-	left := len(wanted)
-	for i := range s.lines {
-		name := s.patch(i)
-		switch {
-		case name == "" || left == 0:
-		case wanted[name]:
-			if first < 0 {
-				first = i
-			}
-			last = i
-			left--
-		case first >= 0:
-			between = append(between, name)
+	for i, line := range s.lines {
+		if name := patchIn(line); name != "" && missing[name] {
+			at = append(at, i)
+			delete(missing, name)
 		}
 	}
-	if left > 0 {
-		for i := range s.lines {
-			delete(wanted, s.patch(i))
+	if len(missing) > 0 {
+		names := s.names()
+		return nil, fmt.Errorf("debian/patches/series of this version does not name %s; it ends with %s",
+			strings.Join(slices.Sorted(maps.Keys(missing)), ", "), strings.Join(names[max(0, len(names)-6):], ", "))
+	}
+	return at, nil
+}
+
+// patchName cuts the folder of patches off the name of one.
+func patchName(text string) string { return strings.TrimPrefix(path.Clean(text), "debian/patches/") }
+
+// cuts returns the series without and with the fixes for each state that could
+// be the one that a stock binary was made from: up to the first fix, then one
+// patch less each time, down to limit states. What lies between the fixes or
+// behind them is left out. Without fixes the whole series is the fixed one.
+func (s series) cuts(fixes []int, limit int) (before, after []string) {
+	var lines []string
+	for _, i := range fixes {
+		lines = append(lines, s.lines[i])
+	}
+	end := len(s.lines)
+	if len(fixes) > 0 {
+		end = fixes[0] + 1
+	}
+	for len(before) < limit {
+		for end--; end >= 0 && patchIn(s.lines[end]) == ""; end-- {
 		}
-		missing := slices.Sorted(func(yield func(string) bool) {
-			for name := range wanted {
-				if !yield(name) {
-					return
-				}
-			}
-		})
-		return "", "", fmt.Errorf("debian/patches/series of this version does not name %s; it ends with %s", strings.Join(missing, ", "), strings.Join(s.last(6), ", "))
+		if end < 0 {
+			break
+		}
+		before = append(before, joined(s.lines[:end]))
+		if len(fixes) > 0 {
+			after = append(after, joined(slices.Concat(s.lines[:end], lines)))
+		} else {
+			after = append(after, joined(s.lines))
+		}
 	}
-	if len(between) > 0 {
-		return "", "", fmt.Errorf("%s lies between the fixes; name it too, or build one patch per fix", strings.Join(between, ", "))
+	return before, after
+}
+
+// with returns the series with more patches at its end.
+func (s series) with(names []string) (string, error) {
+	for _, name := range s.names() {
+		if slices.Contains(names, name) {
+			return "", fmt.Errorf("the older version has %s already; name a version before it with --from", name)
+		}
 	}
-	return joined(s.lines[:first]), joined(s.lines[:last+1]), nil
+	return joined(slices.Concat(s.lines, names)), nil
 }
 
 func joined(lines []string) string {

@@ -75,22 +75,29 @@ d.patch
 `
 
 func TestSeries(t *testing.T) {
+	const upToB = "# upstream\na.patch\ndir/b.patch -p1\n\n"
 	tests := []struct {
 		name          string
 		fixes         []string
-		before, after string
+		before, after []string
 		wrong         string
 	}{
-		{"last", []string{"debian/patches/d.patch"}, "# upstream\na.patch\ndir/b.patch -p1\n\nc.patch # the fix\n", sampleSeries, ""},
-		{"later ones are left out", []string{"debian/patches/dir/b.patch"}, "# upstream\na.patch\n", "# upstream\na.patch\ndir/b.patch -p1\n", ""},
-		{"two together, in any order", []string{"debian/patches/c.patch", "debian/patches/dir/b.patch"}, "# upstream\na.patch\n", "# upstream\na.patch\ndir/b.patch -p1\n\nc.patch # the fix\n", ""},
-		{"first", []string{"debian/patches/a.patch"}, "# upstream\n", "# upstream\na.patch\n", ""},
-		{"gap", []string{"debian/patches/a.patch", "debian/patches/c.patch"}, "", "", "dir/b.patch lies between"},
-		{"unknown", []string{"debian/patches/x.patch", "debian/patches/a.patch"}, "", "", "x.patch"},
+		{"last", []string{"debian/patches/d.patch"},
+			[]string{upToB + "c.patch # the fix\n", upToB, "# upstream\na.patch\n", "# upstream\n"},
+			[]string{sampleSeries, upToB + "d.patch\n", "# upstream\na.patch\nd.patch\n", "# upstream\nd.patch\n"}, ""},
+		{"later ones and those between are left out", []string{"debian/patches/d.patch", "debian/patches/dir/b.patch"},
+			[]string{"# upstream\na.patch\n", "# upstream\n"},
+			[]string{"# upstream\na.patch\ndir/b.patch -p1\nd.patch\n", "# upstream\ndir/b.patch -p1\nd.patch\n"}, ""},
+		{"first", []string{"debian/patches/a.patch"}, []string{"# upstream\n"}, []string{"# upstream\na.patch\n"}, ""},
+		{"all of a version", nil,
+			[]string{upToB + "c.patch # the fix\n", upToB, "# upstream\na.patch\n", "# upstream\n"},
+			[]string{sampleSeries, sampleSeries, sampleSeries, sampleSeries}, ""},
+		{"unknown", []string{"debian/patches/x.patch", "debian/patches/a.patch"}, nil, nil, "x.patch"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			before, after, err := parseSeries(sampleSeries).cut(test.fixes)
+			list := parseSeries(sampleSeries)
+			at, err := list.find(test.fixes)
 			if test.wrong != "" {
 				if err == nil || !strings.Contains(err.Error(), test.wrong) {
 					t.Fatalf("error %v, want one about %q", err, test.wrong)
@@ -100,10 +107,74 @@ func TestSeries(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff([]string{test.before, test.after}, []string{before, after}); diff != "" {
+			before, after := list.cuts(at, maxStates)
+			if diff := cmp.Diff([][]string{test.before, test.after}, [][]string{before, after}); diff != "" {
 				t.Error(diff)
 			}
+			if before, _ := list.cuts(at, 1); len(before) != 1 {
+				t.Errorf("%d states, want the limit of 1", len(before))
+			}
 		})
+	}
+}
+
+// A source as it is and one with more patches are the same but for those; what
+// is in it already cannot come on top.
+func TestAddedPatches(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "tree/debian/source/format"), "3.0 (quilt)\n")
+	write(t, filepath.Join(dir, "tree/debian/changelog"), "sam (2-1) stable; urgency=low\n\nsam (1-1) stable; urgency=low\n")
+	write(t, filepath.Join(dir, "tree/debian/patches/series"), sampleSeries)
+	write(t, filepath.Join(dir, "tree/debian/patches/dir/b.patch"), "b")
+	write(t, filepath.Join(dir, "new.patch"), "new")
+	open := func() *os.Root {
+		t.Helper()
+		root, err := os.OpenRoot(filepath.Join(dir, "tree"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return root
+	}
+	source := open()
+	if err := copyPatches(source, filepath.Join(dir, "kept")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "kept/dir/b.patch")); err != nil || string(b) != "b" {
+		t.Errorf("%q, %v", b, err)
+	}
+	series, err := parseSeries(sampleSeries).with([]string{"livemend/0.patch"})
+	if err != nil || series != sampleSeries+"livemend/0.patch\n" {
+		t.Errorf("%q, %v", series, err)
+	}
+	if _, err := parseSeries(sampleSeries).with([]string{"d.patch"}); err == nil {
+		t.Error("a patch was added twice")
+	}
+	fresh := tree{dsc: &dsc{version: "2-1"}, series: &series, extra: map[string]string{"livemend/0.patch": filepath.Join(dir, "new.patch")}}
+	if err := fresh.adjust(source, "1-1"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"debian/patches/series": series, "debian/patches/livemend/0.patch": "new",
+		"debian/changelog": "sam (1-1) stable; urgency=low\n",
+	} {
+		if b, err := source.ReadFile(name); err != nil || string(b) != want {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	one, err := fresh.inputs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "new.patch"), "newer")
+	if two, err := fresh.inputs(); err != nil || one == two {
+		t.Errorf("another patch has the same digest (%v)", err)
+	}
+	write(t, filepath.Join(dir, "tree/debian/source/format"), "1.0\n")
+	if err := fresh.adjust(source, "1-1"); err == nil {
+		t.Error("a source that applies no patches was given some")
+	}
+	if err := source.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -124,14 +195,19 @@ func TestTrimChangelog(t *testing.T) {
 func TestOptionsCheck(t *testing.T) {
 	good := Options{Package: "xz-utils", From: "1-1", To: "1-2", Library: "liblzma.so.5", Work: t.TempDir()}
 	for name, spoil := range map[string]func(*Options){
-		"option as package":   func(o *Options) { o.Package = "-oDpkg::x" },
-		"path as package":     func(o *Options) { o.Package = "../x" },
-		"no version":          func(o *Options) { o.From = "" },
-		"no other version":    func(o *Options) { o.To = "" },
-		"same versions":       func(o *Options) { o.To = o.From },
-		"shell in version":    func(o *Options) { o.To = "1;reboot" },
-		"path as library":     func(o *Options) { o.Library = "lib/x.so" },
-		"pattern as library":  func(o *Options) { o.Library = "*" },
+		"option as package":  func(o *Options) { o.Package = "-oDpkg::x" },
+		"path as package":    func(o *Options) { o.Package = "../x" },
+		"no version":         func(o *Options) { o.From = "" },
+		"no other version":   func(o *Options) { o.To = "" },
+		"same versions":      func(o *Options) { o.To = o.From },
+		"shell in version":   func(o *Options) { o.To = "1;reboot" },
+		"path as library":    func(o *Options) { o.Library = "lib/x.so" },
+		"pattern as library": func(o *Options) { o.Library = "*" },
+		"diff and version":   func(o *Options) { o.Diffs = []string{"source_test.go"} },
+		"no diff":            func(o *Options) { o.To, o.Diffs = "", []string{"no such file"} },
+		"diff and patch": func(o *Options) {
+			o.To, o.Diffs, o.Patches = "", []string{"source_test.go"}, []string{"debian/patches/a.patch"}
+		},
 		"patch elsewhere":     func(o *Options) { o.Patches = []string{"debian/patches/../../x"} },
 		"mount option as dir": func(o *Options) { o.Work = "/tmp/a,b:c" },
 	} {

@@ -69,6 +69,9 @@ func (s *state) finished(name, inputs string) (facts map[string]string, ok bool)
 	return done.Facts, true
 }
 
+// forget has a stage run again.
+func (s *state) forget(name string) { delete(s.stages, name) }
+
 // finish records a stage; it is on disk when finish returns.
 func (s *state) finish(name, inputs string, facts map[string]string, products ...string) error {
 	done := stage{Inputs: inputs, Facts: facts, Products: map[string]string{}}

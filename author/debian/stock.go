@@ -13,14 +13,15 @@ import (
 	"strings"
 )
 
-// stock gets the binary that servers run.
+// stock gets the binary that servers run; nothing when no package with it can be
+// had any more.
 func (d *driver) stock(ctx context.Context, source *dsc) (string, error) {
 	if d.Binary != "" {
 		return filepath.EvalSymlinks(d.Binary)
 	}
 	facts, err := d.do(ctx, job{
 		name: "stock", inputs: digest(d.sources, d.Package, d.From, d.Library),
-		advice: "Give the binary from a server with --binary when the archive does not offer its package any more, and check the name of the library.",
+		advice: "Give the binary from a server with --binary.",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
 			for _, pkg := range source.packages {
 				found, err := d.takeFrom(ctx, log, pkg)
@@ -31,10 +32,14 @@ func (d *driver) stock(ctx context.Context, source *dsc) (string, error) {
 					return map[string]string{"file": found}, []string{found}, nil
 				}
 			}
-			return nil, nil, fmt.Errorf("no package of %s %s that can be fetched holds %s (looked into: %s)", d.Package, d.From, d.Library, strings.Join(source.packages, ", "))
+			d.say("stock: no package of %s %s that can be fetched holds %s (looked into: %s)", d.Package, d.From, d.Library, strings.Join(source.packages, ", "))
+			return nil, nil, nil
 		},
 	})
-	return d.path(facts["file"]), err
+	if err != nil || facts["file"] == "" {
+		return "", err
+	}
+	return d.path(facts["file"]), nil
 }
 
 // takeFrom looks for the library in one binary package; it is empty when it is

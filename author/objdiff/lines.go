@@ -59,6 +59,20 @@ func onlyLines(before, after *side, o, f *object.Function) bool {
 	return true
 }
 
+// pinnedSame reports whether the function called name is the same in both
+// builds when every source line has the same number. The unchanged machine code
+// then has the old numbers and does what the new code would.
+func (p *Pair) pinnedSame(name string) bool {
+	q := p.pinned
+	if q == nil || q.IsChanged(name) {
+		return false
+	}
+	has := func(o *object.Object) bool {
+		return slices.ContainsFunc(o.Functions, func(f *object.Function) bool { return f.Name == name && f.Alone })
+	}
+	return has(q.Before) && has(q.After)
+}
+
 // number returns where in an instruction the 4 bytes of a number stand that it
 // loads or stores as it is, or 0: a line number is an argument or a stored
 // value, and never compared or counted with.

@@ -35,7 +35,8 @@ type Pair struct {
 	Refusals []*refusal.Error // they count when the object is part of the binary
 	Notices  []string         // for people to read
 
-	old map[int]int // variables and constants of After that Before has with equal content
+	old    map[int]int // variables and constants of After that Before has with equal content
+	pinned *Pair       // the same pair with one number for every source line, or nil
 }
 
 // Touched reports whether anything differs that a patch must carry or refuse.
@@ -63,7 +64,13 @@ func (p *Pair) IsNew(name string) bool {
 
 // Compare pairs objects by path and compares each pair. The result is sorted
 // by path.
-func Compare(before, after []*object.Object) []*Pair {
+func Compare(before, after []*object.Object) []*Pair { return ComparePinned(before, after, nil) }
+
+// ComparePinned is Compare with the comparison of some of the same objects as
+// the compiler makes them when __LINE__ is one and the same number everywhere.
+// What does not differ there differs in the numbers of source lines only, and is
+// left alone.
+func ComparePinned(before, after []*object.Object, pinned []*Pair) []*Pair {
 	byPath := map[string]*Pair{}
 	at := func(path string) *Pair {
 		if byPath[path] == nil {
@@ -76,6 +83,11 @@ func Compare(before, after []*object.Object) []*Pair {
 	}
 	for _, o := range after {
 		at(o.Path).After = o
+	}
+	for _, p := range pinned {
+		if byPath[p.Path] != nil && p.Before != nil && p.After != nil {
+			byPath[p.Path].pinned = p
+		}
 	}
 	pairs := make([]*Pair, 0, len(byPath))
 	for _, p := range byPath {
@@ -147,7 +159,7 @@ func (p *Pair) compareFunctions(before, after *side) {
 			p.refuse(refusal.Sections, f.Name, "it shares a section with other functions, so what changed cannot be told; build with -ffunction-sections")
 			continue
 		}
-		if onlyLines(before, after, o, f) {
+		if onlyLines(before, after, o, f) || p.pinnedSame(f.Name) {
 			lines = append(lines, f.Name)
 			continue
 		}

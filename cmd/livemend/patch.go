@@ -33,7 +33,7 @@ type patchBuildUser struct {
 	After       string   `help:"Folder with the objects of the fixed source, built alike." type:"existingdir"`
 	Binary      string   `help:"The binary as it is on the servers; with --debian it is taken from the package." type:"existingfile"`
 	Twin        string   `help:"The same binary with its symbols, when --binary is stripped." type:"existingfile"`
-	Fix         []string `required:"" sep:"none" placeholder:"CVE=ID,severity=S,component=C,distribution=D,fixed=V" help:"A vulnerability that the patch closes; may be repeated. With --debian also debian/patches/NAME: only that patch of the source."`
+	Fix         []string `required:"" sep:"none" placeholder:"CVE=ID,severity=S,component=C,distribution=D,fixed=V" help:"A vulnerability that the patch closes; may be repeated. With --debian also debian/patches/NAME: only that patch of the source; or a file with a diff that goes on top of --from."`
 	Level       int64    `required:"" help:"Number of the patch among those for the same binary, from 1."`
 	ID          string   `required:"" name:"id" help:"Identifier of the patch; also the name of the files."`
 	Description string   `help:"What it fixes, for people."`
@@ -53,7 +53,7 @@ func (c *patchBuildUser) Run(ctx context.Context, k *kong.Kong) error {
 	if !plainName(c.ID) {
 		return fmt.Errorf("--id %q: use letters, digits, dots, dashes and underscores", c.ID)
 	}
-	fixes, patches := c.split(c.Fix)
+	fixes, patches, diffs := c.split(c.Fix)
 	for _, text := range fixes {
 		fix, err := parseFix(text)
 		if err != nil {
@@ -68,7 +68,7 @@ func (c *patchBuildUser) Run(ctx context.Context, k *kong.Kong) error {
 		}
 		request.Waivers = append(request.Waivers, w)
 	}
-	result, err := c.build(ctx, k.Stderr, request, patches)
+	result, err := c.build(ctx, k.Stderr, request, patches, diffs)
 	if err != nil {
 		return explain(err)
 	}

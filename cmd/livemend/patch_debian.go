@@ -25,20 +25,24 @@ type debianSource struct {
 	Jobs    int    `help:"With --debian: compilers at the same time; the default is one per processor."`
 }
 
-// split parts fixes from names of patches in the source package.
-func (s *debianSource) split(list []string) (fixes, patches []string) {
+// split parts fixes from names of patches in the source package and from files
+// with diffs.
+func (s *debianSource) split(list []string) (fixes, patches, diffs []string) {
 	for _, text := range list {
-		if strings.HasPrefix(text, "debian/patches/") {
+		switch {
+		case strings.HasPrefix(text, "debian/patches/"):
 			patches = append(patches, text)
-		} else {
+		case strings.Contains(text, "="):
 			fixes = append(fixes, text)
+		default:
+			diffs = append(diffs, text)
 		}
 	}
-	return fixes, patches
+	return fixes, patches, diffs
 }
 
 // build makes the patch from a source package, or from folders of objects.
-func (c *patchBuildUser) build(ctx context.Context, progress io.Writer, r author.Request, patches []string) (*author.Result, error) {
+func (c *patchBuildUser) build(ctx context.Context, progress io.Writer, r author.Request, patches, diffs []string) (*author.Result, error) {
 	if len(r.Fixes) == 0 {
 		return nil, errors.New("say with --fix CVE=ID which vulnerability the patch closes")
 	}
@@ -46,8 +50,8 @@ func (c *patchBuildUser) build(ctx context.Context, progress io.Writer, r author
 		if c.Before == "" || c.After == "" || c.Binary == "" {
 			return nil, errors.New("give --before, --after and --binary, or --debian with a source package")
 		}
-		if len(patches) > 0 || c.From != "" || c.To != "" || c.Library != "" || c.Root != "" || c.Work != "" || c.Jobs != 0 {
-			return nil, errors.New("--from, --to, --library, --root, --work, --jobs and patches of a source package go with --debian")
+		if len(patches)+len(diffs) > 0 || c.From != "" || c.To != "" || c.Library != "" || c.Root != "" || c.Work != "" || c.Jobs != 0 {
+			return nil, errors.New("--from, --to, --library, --root, --work, --jobs and fixes as patches or diffs go with --debian")
 		}
 		return author.Build(ctx, r)
 	}
@@ -64,7 +68,7 @@ func (c *patchBuildUser) build(ctx context.Context, progress io.Writer, r author
 	}
 	began := time.Now()
 	return debian.Build(ctx, debian.Options{
-		Package: c.Debian, From: c.From, To: c.To, Patches: patches, Library: c.Library,
+		Package: c.Debian, From: c.From, To: c.To, Patches: patches, Diffs: diffs, Library: c.Library,
 		Binary: c.Binary, Work: work, Root: c.Root, Jobs: c.Jobs, Request: r,
 		Progress: func(line string) {
 			// Progress that nobody can read is no reason to end.

@@ -1,0 +1,247 @@
+package debian
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"livemend.dev/livemend/patch"
+)
+
+// maxStates bounds how many states of a source are rebuilt to find the one that
+// the stock binary was made from. Each is one whole build.
+const maxStates = 16
+
+// diffFolder keeps the diffs of the run's options below the folder of patches.
+const diffFolder = "livemend"
+
+// tree is one state of the source.
+type tree struct {
+	dsc    *dsc
+	series *string           // content of debian/patches/series; nil to leave it as it is
+	extra  map[string]string // patches that the source does not bring: name to file
+}
+
+// states is a pair of trees that differ in the fix.
+type states struct{ before, after tree }
+
+// states says which trees to compare: candidates, the likeliest first. Which of
+// them is right, the stock binary tells.
+//
+// With two versions the trees are their sources. With named patches they are the
+// older version as it is and with those patches. Where the older source is not to
+// be had, it is the newer one with its last patches left out.
+func (d *driver) states(ctx context.Context) ([]states, error) {
+	to, err := d.source(ctx, d.To)
+	if err != nil {
+		return nil, err
+	}
+	d.origin(to)
+	from := to
+	if d.To != d.From {
+		if from, err = d.source(ctx, d.From); err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			d.say("the source of %s cannot be had: its state is made from %s by leaving patches out", d.From, d.To)
+			return d.popped(ctx, to)
+		}
+		d.origin(from)
+	}
+	switch {
+	case len(d.Patches) > 0 && d.To == d.From:
+		return d.popped(ctx, to)
+	case len(d.Patches)+len(d.Diffs) > 0:
+		return d.added(ctx, from, to)
+	}
+	return []states{{tree{dsc: from}, tree{dsc: to}}}, nil
+}
+
+// origin notes a source for the provenance.
+func (d *driver) origin(source *dsc) {
+	d.origins = append(d.origins, patch.Input{Name: "source " + dscName(source.source, source.version), SHA256: source.sum})
+}
+
+// popped makes the states from one source by leaving out its last patches; when
+// none is named, all of those that are left out are the fix.
+func (d *driver) popped(ctx context.Context, source *dsc) ([]states, error) {
+	_, list, err := d.patches(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	var at []int
+	if len(d.Patches) > 0 {
+		if at, err = list.find(d.Patches); err != nil {
+			return nil, err
+		}
+	}
+	var all []states
+	before, after := list.cuts(at, maxStates)
+	for i := range before {
+		all = append(all, states{tree{dsc: source, series: &before[i]}, tree{dsc: source, series: &after[i]}})
+	}
+	return all, nil
+}
+
+// added makes the states from the older source and patches of the newer one, and
+// from diffs of the run's own.
+func (d *driver) added(ctx context.Context, from, to *dsc) ([]states, error) {
+	_, own, err := d.patches(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	extra := map[string]string{}
+	if len(d.Patches) > 0 {
+		folder, list, err := d.patches(ctx, to)
+		if err != nil {
+			return nil, err
+		}
+		at, err := list.find(d.Patches)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range at {
+			name := patchIn(list.lines[i])
+			names = append(names, list.lines[i])
+			extra[name] = filepath.Join(folder, name)
+		}
+	}
+	for i, file := range d.Diffs {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		sum := sha256.Sum256(data)
+		d.origins = append(d.origins, patch.Input{Name: "diff " + filepath.Base(file), SHA256: hex.EncodeToString(sum[:])})
+		name := path.Join(diffFolder, strconv.Itoa(i)+".patch")
+		names = append(names, name)
+		extra[name] = file
+	}
+	series, err := own.with(names)
+	if err != nil {
+		return nil, err
+	}
+	return []states{{tree{dsc: from}, tree{dsc: from, series: &series, extra: extra}}}, nil
+}
+
+// patches unpacks a source's patches and returns their folder and their order.
+func (d *driver) patches(ctx context.Context, source *dsc) (string, series, error) {
+	folder := filepath.Join("patches", noEpoch(source.version))
+	_, err := d.do(ctx, job{
+		name: "patches-" + noEpoch(source.version), inputs: digest(source.sum),
+		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
+			if err := errors.Join(clearFolder(d.path("build")), clearFolder(d.path(folder))); err != nil {
+				return nil, nil, err
+			}
+			if err := d.unpack(ctx, log, depsLayer, source, "--skip-patches"); err != nil {
+				return nil, nil, err
+			}
+			tree, err := os.OpenRoot(d.path("build", path.Base(d.treePath())))
+			if err != nil {
+				return nil, nil, err
+			}
+			err = copyPatches(tree, d.path(folder))
+			return nil, []string{folder}, errors.Join(err, tree.Close(), clearFolder(d.path("build")))
+		},
+	})
+	if err != nil {
+		return "", series{}, err
+	}
+	text, err := os.ReadFile(d.path(folder, "series"))
+	return d.path(folder), parseSeries(string(text)), err
+}
+
+// copyPatches copies debian/patches out of an unpacked source. A source without
+// patches gives an empty series.
+func copyPatches(source *os.Root, to string) error {
+	const from = "debian/patches"
+	if err := writeFile(filepath.Join(to, "series"), nil); err != nil {
+		return err
+	}
+	tree := source.FS()
+	err := fs.WalkDir(tree, from, func(name string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		data, err := fs.ReadFile(tree, name)
+		if err != nil {
+			return err
+		}
+		return writeFile(filepath.Join(to, strings.TrimPrefix(name, from+"/")), data)
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// inputs is everything that a build of the tree depends on beside the root.
+func (t tree) inputs() (string, error) {
+	parts := []string{t.dsc.sum}
+	if t.series != nil {
+		parts = append(parts, "series", *t.series)
+		for line := range strings.Lines(*t.series) {
+			if file := t.extra[patchIn(line)]; file != "" {
+				sum, err := digestPath(file)
+				if err != nil {
+					return "", err
+				}
+				parts = append(parts, sum)
+			}
+		}
+	}
+	return digest(parts...), nil
+}
+
+// adjust makes an unpacked source the tree: its series, and a changelog that
+// ends with the version that servers run. Links in the source do not lead out of
+// it.
+func (t tree) adjust(source *os.Root, version string) error {
+	const changelog, patches = "debian/changelog", "debian/patches"
+	if t.dsc.version != version {
+		text, err := source.ReadFile(changelog)
+		if err != nil {
+			return err
+		}
+		own, err := trimChangelog(string(text), version)
+		if err != nil {
+			return err
+		}
+		if err := source.WriteFile(changelog, []byte(own), 0o644); err != nil {
+			return err
+		}
+	}
+	if t.series == nil {
+		return nil
+	}
+	if format, err := source.ReadFile("debian/source/format"); err != nil || !strings.Contains(string(format), "quilt") {
+		return fmt.Errorf("the source package keeps no patches in %s; give two versions instead of single fixes", patches)
+	}
+	for name, file := range t.extra {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		at := path.Join(patches, name)
+		if err := source.MkdirAll(path.Dir(at), 0o755); err != nil {
+			return err
+		}
+		if err := source.WriteFile(at, data, 0o644); err != nil {
+			return err
+		}
+	}
+	if err := source.MkdirAll(patches, 0o755); err != nil {
+		return err
+	}
+	return source.WriteFile(path.Join(patches, "series"), []byte(*t.series), 0o644)
+}
