@@ -26,16 +26,24 @@ var ErrNoDebug = errors.New("there is no debug information")
 // Debug is the debug information of one object. Addresses of code in it are
 // those that CodeAddress gives, so that each section keeps a range of its own.
 type Debug struct {
-	Data  *dwarf.Data
-	lines map[int][]Line
+	Data    *dwarf.Data
+	lines   map[int][]Line
+	sources map[string][]definition // by file, by rising line
+}
+
+// definition is where a function of the source begins.
+type definition struct {
+	line int
+	name string
 }
 
 // Line says from which line of the source the code comes that starts at Off of
 // its section.
 type Line struct {
-	Off  uint64
-	File string // without its folder
-	Line int
+	Off    uint64
+	File   string // without its folder
+	Line   int
+	Column int // 0 when the compiler does not say
 }
 
 // sectionShift keeps the addresses of sections apart; no section is as large.
@@ -62,8 +70,29 @@ func (o *Object) Debug() (*Debug, error) {
 // for one offset stay in the compiler's order.
 func (d *Debug) Lines(s *Section) []Line { return d.lines[s.Index] }
 
+// LineAt returns where the code at offset off of section s comes from.
+func (d *Debug) LineAt(s *Section, off uint64) (Line, bool) {
+	rows := d.lines[s.Index]
+	i, _ := slices.BinarySearchFunc(rows, off+1, func(l Line, off uint64) int { return cmp.Compare(l.Off, off) })
+	if i == 0 {
+		return Line{}, false
+	}
+	return rows[i-1], true
+}
+
+// SourceFunction returns the name of the function of the source that holds a
+// line, whatever the compiler made of it; empty when none begins before it.
+func (d *Debug) SourceFunction(l Line) string {
+	list := d.sources[l.File]
+	i, _ := slices.BinarySearchFunc(list, l.Line+1, func(f definition, line int) int { return cmp.Compare(f.line, line) })
+	if i == 0 {
+		return ""
+	}
+	return list[i-1].name
+}
+
 func (o *Object) readDebug(data []byte) (*Debug, error) {
-	d := &Debug{lines: map[int][]Line{}}
+	d := &Debug{lines: map[int][]Line{}, sources: map[string][]definition{}}
 	err := guard(o.Path, func() error {
 		f, err := open(data)
 		if err != nil {
@@ -72,7 +101,10 @@ func (o *Object) readDebug(data []byte) (*Debug, error) {
 		if d.Data, err = o.dwarf(f); err != nil {
 			return err
 		}
-		return d.readLines()
+		if err := d.readLines(); err != nil {
+			return err
+		}
+		return d.readSources()
 	})
 	if err != nil {
 		return nil, err
@@ -192,7 +224,45 @@ func (d *Debug) readLines() error {
 				continue
 			}
 			n := SectionAt(e.Address)
-			d.lines[n] = append(d.lines[n], Line{Off: e.Address - uint64(n)<<sectionShift, File: path.Base(e.File.Name), Line: e.Line})
+			d.lines[n] = append(d.lines[n], Line{Off: e.Address - uint64(n)<<sectionShift, File: path.Base(e.File.Name), Line: e.Line, Column: e.Column})
+		}
+	}
+}
+
+// readSources lists the functions that the source defines, inline ones included.
+func (d *Debug) readSources() error {
+	r := d.Data.Reader()
+	var files []*dwarf.LineFile
+	for {
+		e, err := r.Next()
+		if err != nil || e == nil {
+			for _, list := range d.sources {
+				slices.SortStableFunc(list, func(a, b definition) int { return cmp.Compare(a.line, b.line) })
+			}
+			return err
+		}
+		switch e.Tag {
+		case dwarf.TagCompileUnit:
+			files = nil
+			if lines, err := d.Data.LineReader(e); err != nil {
+				return err
+			} else if lines != nil {
+				files = lines.Files()
+			}
+		case dwarf.TagSubprogram:
+			r.SkipChildren()
+			file, inFile := e.Val(dwarf.AttrDeclFile).(int64)
+			line, onLine := e.Val(dwarf.AttrDeclLine).(int64)
+			name, named := e.Val(dwarf.AttrName).(string)
+			if _, only := e.Val(dwarf.AttrDeclaration).(bool); only || !inFile || !onLine || !named || file < 0 || file >= int64(len(files)) || files[file] == nil {
+				continue
+			}
+			at := path.Base(files[file].Name)
+			d.sources[at] = append(d.sources[at], definition{int(line), name})
+		default:
+			if e.Tag != dwarf.TagNamespace {
+				r.SkipChildren()
+			}
 		}
 	}
 }

@@ -5,11 +5,14 @@
 // frees changes together with another one that now allocates or frees otherwise.
 //
 // What a function allocates and frees is told by the names of what it refers to.
-// Calls through pointers in an object are not seen. The package is pure.
+// Debug information tells which function of the source that is: code that the
+// compiler copies or moves between functions has not changed. Calls through
+// pointers in an object are not seen. The package is pure.
 package ownership
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -86,6 +89,8 @@ type function struct {
 	name          string
 	old           bool // false when the function is new
 	before, after counts
+	moved         map[string]bool // what the source refers to otherwise than before
+	all           bool            // that is not known: everything may be
 }
 
 // frees reports whether the function is an old one that frees.
@@ -97,26 +102,94 @@ func (f *function) frees() bool {
 // or fewer places that free the same way do not count: compilers double them,
 // and error paths come and go.
 func (f *function) differs() string {
-	names := slices.Collect(maps.Keys(f.before))
-	names = slices.AppendSeq(names, maps.Keys(f.after))
-	slices.Sort(names)
 	var why []string
-	for _, n := range slices.Compact(names) {
-		was, is := f.before[n], f.after[n]
-		if was != is && (RoleOf(n) == Acquire || was == 0 || is == 0) {
-			why = append(why, fmt.Sprintf("refers to %s %d instead of %d times", n, is, was))
+	for _, n := range changed(f.before, f.after) {
+		if f.all || f.moved[n] {
+			why = append(why, fmt.Sprintf("refers to %s %d instead of %d times", n, f.after[n], f.before[n]))
 		}
 	}
 	return strings.Join(why, ", ")
 }
 
+// changed returns the names whose counts differ in a way that matters.
+func changed(before, after counts) (names []string) {
+	all := slices.Collect(maps.Keys(before))
+	all = slices.AppendSeq(all, maps.Keys(after))
+	slices.Sort(all)
+	for _, n := range slices.Compact(all) {
+		was, is := before[n], after[n]
+		if was != is && (RoleOf(n) == Acquire || was == 0 || is == 0) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// sites counts the places in an object's source, function by function, that
+// refer to a name with a role. ok is false when there is no debug information to
+// tell.
+func sites(o *object.Object) (count map[string]counts, ok bool) {
+	debug, err := o.Debug()
+	if err != nil {
+		return nil, false
+	}
+	type site struct {
+		name, file   string
+		line, column int
+	}
+	count = map[string]counts{}
+	seen := map[site]bool{}
+	for _, f := range o.Functions {
+		for off, name := range references(o, f) {
+			at, known := debug.LineAt(f.Section, off)
+			if !known {
+				return nil, false
+			}
+			s := site{name, at.File, at.Line, at.Column}
+			if seen[s] {
+				continue
+			}
+			seen[s] = true
+			in := at.File + " " + debug.SourceFunction(at)
+			if count[in] == nil {
+				count[in] = counts{}
+			}
+			count[in][name]++
+		}
+	}
+	return count, true
+}
+
+// moved returns the names that some function of the source refers to otherwise
+// than before; all is true when that cannot be told.
+func moved(p *objdiff.Pair) (names map[string]bool, all bool) {
+	if p.Before == nil || p.After == nil {
+		return nil, true
+	}
+	was, ok := sites(p.Before)
+	is, ok2 := sites(p.After)
+	if !ok || !ok2 {
+		return nil, true
+	}
+	names = map[string]bool{}
+	for _, side := range []map[string]counts{was, is} {
+		for in := range side {
+			for _, name := range changed(was[in], is[in]) {
+				names[name] = true
+			}
+		}
+	}
+	return names, false
+}
+
 // functions returns what differs in one object, in the order of the names.
 func functions(p *objdiff.Pair) []*function {
+	names, all := moved(p)
 	byName := map[string]*function{}
 	at := func(f *object.Function) *function {
 		name := origin(f.Name)
 		if byName[name] == nil {
-			byName[name] = &function{name: name, before: counts{}, after: counts{}}
+			byName[name] = &function{name: name, before: counts{}, after: counts{}, moved: names, all: all}
 		}
 		return byName[name]
 	}
@@ -147,15 +220,25 @@ func functions(p *objdiff.Pair) []*function {
 
 // add counts what the code of f refers to.
 func add(c counts, o *object.Object, f *object.Function) {
-	for _, r := range f.Section.Relocs {
-		name := object.Unversioned(o.Symbols[r.Symbol].Name)
-		if to, off, _ := o.TargetOf(f.Section, r); to != nil && to.Class == object.Code {
-			if g := o.FunctionAt(to, off); g != nil {
-				name = origin(g.Name)
+	for _, name := range references(o, f) {
+		c[name]++
+	}
+}
+
+// references yields what the code of f refers to that has a role, and the offset
+// in its section.
+func references(o *object.Object, f *object.Function) iter.Seq2[uint64, string] {
+	return func(yield func(uint64, string) bool) {
+		for _, r := range f.Section.Relocs {
+			name := object.Unversioned(o.Symbols[r.Symbol].Name)
+			if to, off, _ := o.TargetOf(f.Section, r); to != nil && to.Class == object.Code {
+				if g := o.FunctionAt(to, off); g != nil {
+					name = origin(g.Name)
+				}
 			}
-		}
-		if name != origin(f.Name) && RoleOf(name) != None {
-			c[name]++
+			if name != origin(f.Name) && RoleOf(name) != None && !yield(r.Off, name) {
+				return
+			}
 		}
 	}
 }
