@@ -247,13 +247,19 @@ func (d *driver) treeInputs(t tree) (string, error) {
 	return digest(d.sources, own, d.From, d.Library, d.Root, buildScript, rootScript, linkerScript, compilerScript), err
 }
 
-// prepare unpacks a state of the source, and once per run installs what builds
+// prepare lays out a state of the source, and once per run installs what builds
 // need.
 func (d *driver) prepare(ctx context.Context, log io.Writer, layer string, t tree) error {
-	if err := errors.Join(clearFolder(d.path("build")), clearFolder(d.path("links")), clearFolder(d.path("commands"))); err != nil {
+	if err := d.dependencies(ctx, log, t.dsc); err != nil {
 		return err
 	}
-	if err := d.dependencies(ctx, log, t.dsc); err != nil {
+	return d.lay(ctx, log, layer, t)
+}
+
+// lay unpacks a state of the source where it is built; its patches are not
+// applied yet.
+func (d *driver) lay(ctx context.Context, log io.Writer, layer string, t tree) error {
+	if err := errors.Join(clearFolder(d.path("build")), clearFolder(d.path("links")), clearFolder(d.path("commands"))); err != nil {
 		return err
 	}
 	var args []string

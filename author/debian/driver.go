@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -147,10 +148,14 @@ func (d *driver) inputs(ctx context.Context) (*Inputs, error) {
 	if in.Before, err = d.objects(ctx, "before", chosen.before, link); err != nil {
 		return nil, err
 	}
-	if in.After, err = d.objects(ctx, "after", chosen.after, link); err != nil {
+	fixed, err := d.fixed(ctx, chosen)
+	if err != nil {
 		return nil, err
 	}
-	return in, d.pin(ctx, chosen, in)
+	if in.After, err = d.objects(ctx, "after", fixed, link); err != nil {
+		return nil, err
+	}
+	return in, d.pin(ctx, chosen.before, fixed, in)
 }
 
 // index fetches the lists of packages.
@@ -192,12 +197,18 @@ func (d *driver) source(ctx context.Context, version string) (*dsc, error) {
 		name: "source-" + noEpoch(version), inputs: digest(d.sources, d.Package, version),
 		advice: "When the log says that the version was not found or answers 404, the archive has it no more: build from the newest source without its last patches (--to NEWEST --fix debian/patches/NAME). When the lists are old, remove " + d.path("state.json") + ".",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
-			if err := d.apt(ctx, log, inside+"/source", "apt-get", "source", "--download-only", "--only-source", d.Package+"="+version); err != nil {
-				return nil, nil, err
-			}
+			fetchErr := d.apt(ctx, log, inside+"/source", "apt-get", "source", "--download-only", "--only-source", d.Package+"="+version)
 			found, err := d.readDSC(name)
 			if err != nil {
-				return nil, nil, err
+				return nil, nil, errors.Join(fetchErr, err)
+			}
+			if fetchErr != nil {
+				// An archive that has lost the signature of the upstream sources is
+				// as good: the description has their hashes.
+				found.files = slices.DeleteFunc(found.files, func(f string) bool { return strings.HasSuffix(f, ".asc") })
+			}
+			if err := found.verify(d.path("source")); err != nil {
+				return nil, nil, errors.Join(fetchErr, err)
 			}
 			if found.source != d.Package || found.version != version {
 				return nil, nil, fmt.Errorf("the source package is %s %s", found.source, found.version)

@@ -43,25 +43,25 @@ func (d *driver) keepTree(name string) error {
 // for all source lines, so that functions that differ in nothing else can be
 // told. An object that does not compile so, because its code makes names of line
 // numbers, is left out.
-func (d *driver) pin(ctx context.Context, s states, in *Inputs) error {
+func (d *driver) pin(ctx context.Context, before, after tree, in *Inputs) error {
 	paths, err := author.Renumbered(ctx, in.Before, in.After)
 	if err != nil || len(paths) == 0 {
 		return err
 	}
-	before, err := digestPath(in.Before)
+	was, err := digestPath(in.Before)
 	if err != nil {
 		return err
 	}
-	after, err := digestPath(in.After)
+	is, err := digestPath(in.After)
 	if err != nil {
 		return err
 	}
 	const folder = "pinned"
 	facts, err := d.do(ctx, job{
-		name: folder, inputs: digest(before, after, strings.Join(onePinned, " ")),
+		name: folder, inputs: digest(was, is, strings.Join(onePinned, " ")),
 		advice: "The log has the compiler's words.",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
-			if err := errors.Join(clearFolder(d.path(folder)), d.dependencies(ctx, log, s.before.dsc), d.dependencies(ctx, log, s.after.dsc)); err != nil {
+			if err := errors.Join(clearFolder(d.path(folder)), d.dependencies(ctx, log, before.dsc), d.dependencies(ctx, log, after.dsc)); err != nil {
 				return nil, nil, err
 			}
 			for _, side := range []struct{ name, objects string }{{"before", in.Before}, {"after", in.After}} {

@@ -1,10 +1,14 @@
 package debian
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -12,9 +16,10 @@ import (
 // dsc is what a source package's description says.
 type dsc struct {
 	source, version string
-	files           []string // beside it
-	packages        []string // binary packages that may hold the library
-	sum             string   // SHA-256 of the file, hexadecimal
+	files           []string          // beside it
+	hashes          map[string]string // SHA-256 of files, hexadecimal
+	packages        []string          // binary packages that may hold the library
+	sum             string            // SHA-256 of the file, hexadecimal
 }
 
 // parseDSC reads a .dsc file.
@@ -23,7 +28,12 @@ func parseDSC(text string) (*dsc, error) {
 		if p.field("Source") == "" {
 			continue // the front of a signature
 		}
-		d := &dsc{source: p.field("Source"), version: p.field("Version")}
+		d := &dsc{source: p.field("Source"), version: p.field("Version"), hashes: map[string]string{}}
+		for line := range strings.Lines(p.field("Checksums-Sha256")) {
+			if parts := strings.Fields(line); len(parts) == 3 {
+				d.hashes[parts[2]] = parts[0]
+			}
+		}
 		for line := range strings.Lines(p.field("Files")) {
 			if parts := strings.Fields(line); len(parts) == 3 {
 				if strings.ContainsRune(parts[2], '/') {
@@ -39,6 +49,20 @@ func parseDSC(text string) (*dsc, error) {
 		return d, nil
 	}
 	return nil, errors.New("this is no description of a source package")
+}
+
+// verify compares the files, which lie in dir, with their hashes.
+func (d *dsc) verify(dir string) error {
+	for _, name := range d.files {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != d.hashes[name] {
+			return fmt.Errorf("%s is not the file that the source package describes", name)
+		}
+	}
+	return nil
 }
 
 // candidates lists the binary packages that are made for this architecture and
@@ -138,44 +162,30 @@ func (s series) find(fixes []string) (at []int, err error) {
 // patchName cuts the folder of patches off the name of one.
 func patchName(text string) string { return strings.TrimPrefix(path.Clean(text), "debian/patches/") }
 
-// cuts returns the series without and with the fixes for each state that could
-// be the one that a stock binary was made from: up to the first fix, then one
-// patch less each time, down to limit states. What lies between the fixes or
-// behind them is left out. Without fixes the whole series is the fixed one.
-func (s series) cuts(fixes []int, limit int) (before, after []string) {
-	var lines []string
-	for _, i := range fixes {
-		lines = append(lines, s.lines[i])
-	}
+// states returns the lines of the fixes, and where the series may end for the
+// state before them: in front of the first fix, then one patch earlier each time,
+// at most limit places. Without fixes they are all patches behind that place.
+func (s series) states(at []int, limit int) (fixes []string, ends []int) {
 	end := len(s.lines)
-	if len(fixes) > 0 {
-		end = fixes[0] + 1
+	if len(at) > 0 {
+		end = at[0] + 1
 	}
-	for len(before) < limit {
+	for len(ends) < limit {
 		for end--; end >= 0 && patchIn(s.lines[end]) == ""; end-- {
 		}
 		if end < 0 {
 			break
 		}
-		before = append(before, joined(s.lines[:end]))
-		if len(fixes) > 0 {
-			after = append(after, joined(slices.Concat(s.lines[:end], lines)))
-		} else {
-			after = append(after, joined(s.lines))
-		}
+		ends = append(ends, end)
 	}
-	return before, after
+	for _, i := range at {
+		fixes = append(fixes, s.lines[i])
+	}
+	return fixes, ends
 }
 
-// with returns the series with more patches at its end.
-func (s series) with(names []string) (string, error) {
-	for _, name := range s.names() {
-		if slices.Contains(names, name) {
-			return "", fmt.Errorf("the older version has %s already; name a version before it with --from", name)
-		}
-	}
-	return joined(slices.Concat(s.lines, names)), nil
-}
+// has reports whether the series has the patch.
+func (s series) has(name string) bool { return slices.Contains(s.names(), name) }
 
 func joined(lines []string) string {
 	if len(lines) == 0 {

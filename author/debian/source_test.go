@@ -48,6 +48,16 @@ func TestParseDSC(t *testing.T) {
 	if diff := cmp.Diff([]string{"libsample1", "libsample-dev", "sample"}, d.packages); diff != "" {
 		t.Error(diff)
 	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "f"), "content")
+	one := &dsc{files: []string{"f"}, hashes: map[string]string{"f": "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"}}
+	if err := one.verify(dir); err != nil {
+		t.Error(err)
+	}
+	write(t, filepath.Join(dir, "f"), "contents")
+	if err := one.verify(dir); err == nil {
+		t.Error("another file was taken for the one described")
+	}
 	for _, bad := range []string{"", "Source: x\n", strings.Replace(sampleDSC, "0123 11 sample", "0123 11 ../sample", 1)} {
 		if _, err := parseDSC(bad); err == nil {
 			t.Errorf("accepted %q", bad)
@@ -76,28 +86,21 @@ d.patch
 
 func TestSeries(t *testing.T) {
 	const upToB = "# upstream\na.patch\ndir/b.patch -p1\n\n"
-	tests := []struct {
+	for _, test := range []struct {
 		name          string
-		fixes         []string
-		before, after []string
+		patches       []string
+		before, fixes []string
 		wrong         string
 	}{
-		{"last", []string{"debian/patches/d.patch"},
-			[]string{upToB + "c.patch # the fix\n", upToB, "# upstream\na.patch\n", "# upstream\n"},
-			[]string{sampleSeries, upToB + "d.patch\n", "# upstream\na.patch\nd.patch\n", "# upstream\nd.patch\n"}, ""},
-		{"later ones and those between are left out", []string{"debian/patches/d.patch", "debian/patches/dir/b.patch"},
-			[]string{"# upstream\na.patch\n", "# upstream\n"},
-			[]string{"# upstream\na.patch\ndir/b.patch -p1\nd.patch\n", "# upstream\ndir/b.patch -p1\nd.patch\n"}, ""},
-		{"first", []string{"debian/patches/a.patch"}, []string{"# upstream\n"}, []string{"# upstream\na.patch\n"}, ""},
-		{"all of a version", nil,
-			[]string{upToB + "c.patch # the fix\n", upToB, "# upstream\na.patch\n", "# upstream\n"},
-			[]string{sampleSeries, sampleSeries, sampleSeries, sampleSeries}, ""},
+		{"last", []string{"debian/patches/d.patch"}, []string{upToB + "c.patch # the fix\n", upToB, "# upstream\na.patch\n", "# upstream\n"}, []string{"d.patch"}, ""},
+		{"two, in any order", []string{"debian/patches/d.patch", "debian/patches/dir/b.patch"}, []string{"# upstream\na.patch\n", "# upstream\n"}, []string{"dir/b.patch -p1", "d.patch"}, ""},
+		{"first", []string{"debian/patches/a.patch"}, []string{"# upstream\n"}, []string{"a.patch"}, ""},
+		{"all of a version", nil, []string{upToB + "c.patch # the fix\n", upToB, "# upstream\na.patch\n", "# upstream\n"}, nil, ""},
 		{"unknown", []string{"debian/patches/x.patch", "debian/patches/a.patch"}, nil, nil, "x.patch"},
-	}
-	for _, test := range tests {
+	} {
 		t.Run(test.name, func(t *testing.T) {
 			list := parseSeries(sampleSeries)
-			at, err := list.find(test.fixes)
+			at, err := list.find(test.patches)
 			if test.wrong != "" {
 				if err == nil || !strings.Contains(err.Error(), test.wrong) {
 					t.Fatalf("error %v, want one about %q", err, test.wrong)
@@ -107,19 +110,52 @@ func TestSeries(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			before, after := list.cuts(at, maxStates)
-			if diff := cmp.Diff([][]string{test.before, test.after}, [][]string{before, after}); diff != "" {
+			fixes, ends := list.states(at, maxStates)
+			var before []string
+			for _, end := range ends {
+				before = append(before, joined(list.lines[:end]))
+			}
+			if diff := cmp.Diff([][]string{test.before, test.fixes}, [][]string{before, fixes}); diff != "" {
 				t.Error(diff)
 			}
-			if before, _ := list.cuts(at, 1); len(before) != 1 {
-				t.Errorf("%d states, want the limit of 1", len(before))
+			if _, ends := list.states(at, 1); len(ends) != 1 {
+				t.Errorf("%d states, want the limit of 1", len(ends))
 			}
 		})
 	}
 }
 
-// A source as it is and one with more patches are the same but for those; what
-// is in it already cannot come on top.
+// What a fix needs is the nearest patch before it that touches one of its files;
+// patches come in the order of the series, whoever needs them.
+func TestNeededPatches(t *testing.T) {
+	dir := t.TempDir()
+	diff := func(file string) string { return "--- a/" + file + "\t2026\n+++ b/" + file + "\n@@ -1 +1 @@\n-x\n+y\n" }
+	s := states{before: tree{dsc: &dsc{version: "1-1"}}, pool: []string{"one.patch", "two.patch", "other.patch", "fix.patch"}, extra: map[string]string{}}
+	for name, file := range map[string]string{"one": "src/a.c", "two": "src/a.c", "other": "src/b.c", "fix": "src/a.c"} {
+		s.extra[name+".patch"] = filepath.Join(dir, name)
+		write(t, filepath.Join(dir, name), diff(file))
+	}
+	taken := []string{"fix.patch"}
+	for _, want := range []string{"two.patch", "one.patch"} {
+		more, err := s.needed("fix.patch", taken, dir)
+		if err != nil || more != want {
+			t.Fatalf("%q, %v; want %s", more, err, want)
+		}
+		taken = append(taken, more)
+	}
+	if more, err := s.needed("fix.patch", taken, dir); err == nil || !strings.Contains(err.Error(), "fix.patch does not apply") {
+		t.Errorf("%q, %v", more, err)
+	}
+	if got := *s.with("base.patch\n", taken).series; got != "base.patch\none.patch\ntwo.patch\nfix.patch\n" {
+		t.Error(got)
+	}
+	if got := touches("--- /dev/null\n+++ b/new file.c\n"); !got["new file.c"] {
+		t.Error(got)
+	}
+}
+
+// A source gets the series, the patches and the end of the changelog that a tree
+// asks for.
 func TestAddedPatches(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "tree/debian/source/format"), "3.0 (quilt)\n")
@@ -142,13 +178,7 @@ func TestAddedPatches(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(dir, "kept/dir/b.patch")); err != nil || string(b) != "b" {
 		t.Errorf("%q, %v", b, err)
 	}
-	series, err := parseSeries(sampleSeries).with([]string{"livemend/0.patch"})
-	if err != nil || series != sampleSeries+"livemend/0.patch\n" {
-		t.Errorf("%q, %v", series, err)
-	}
-	if _, err := parseSeries(sampleSeries).with([]string{"d.patch"}); err == nil {
-		t.Error("a patch was added twice")
-	}
+	series := sampleSeries + "livemend/0.patch\n"
 	fresh := tree{dsc: &dsc{version: "2-1"}, series: &series, extra: map[string]string{"livemend/0.patch": filepath.Join(dir, "new.patch")}}
 	if err := fresh.adjust(source, "1-1"); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package debian
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,8 +33,15 @@ type tree struct {
 	extra  map[string]string // patches that the source does not bring: name to file
 }
 
-// states is a pair of trees that differ in the fix.
-type states struct{ before, after tree }
+// states is a tree that may be what servers run, and what makes the fix of it.
+type states struct {
+	before tree
+	after  *tree // the whole fixed source; nil when the fix is patches on top of before
+
+	fixes []string // lines of series
+	pool  []string // lines of the newer series that before lacks, in their order; fixes may need some
+	extra map[string]string
+}
 
 // states says which trees to compare: candidates, the likeliest first. Which of
 // them is right, the stock binary tells.
@@ -63,7 +72,7 @@ func (d *driver) states(ctx context.Context) ([]states, error) {
 	case len(d.Patches)+len(d.Diffs) > 0:
 		return d.added(ctx, from, to)
 	}
-	return []states{{tree{dsc: from}, tree{dsc: to}}}, nil
+	return []states{{before: tree{dsc: from}, after: &tree{dsc: to}}}, nil
 }
 
 // origin notes a source for the provenance.
@@ -84,10 +93,15 @@ func (d *driver) popped(ctx context.Context, source *dsc) ([]states, error) {
 			return nil, err
 		}
 	}
+	fixes, ends := list.states(at, maxStates)
 	var all []states
-	before, after := list.cuts(at, maxStates)
-	for i := range before {
-		all = append(all, states{tree{dsc: source, series: &before[i]}, tree{dsc: source, series: &after[i]}})
+	for _, end := range ends {
+		series := joined(list.lines[:end])
+		s := states{before: tree{dsc: source, series: &series}, fixes: fixes, pool: list.lines[end:]}
+		if len(fixes) == 0 {
+			s.after = &tree{dsc: source}
+		}
+		all = append(all, s)
 	}
 	return all, nil
 }
@@ -99,8 +113,7 @@ func (d *driver) added(ctx context.Context, from, to *dsc) ([]states, error) {
 	if err != nil {
 		return nil, err
 	}
-	var names []string
-	extra := map[string]string{}
+	all := states{before: tree{dsc: from}, extra: map[string]string{}}
 	if len(d.Patches) > 0 {
 		folder, list, err := d.patches(ctx, to)
 		if err != nil {
@@ -110,10 +123,18 @@ func (d *driver) added(ctx context.Context, from, to *dsc) ([]states, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, i := range at {
-			name := patchIn(list.lines[i])
-			names = append(names, list.lines[i])
-			extra[name] = filepath.Join(folder, name)
+		for i, line := range list.lines {
+			name := patchIn(line)
+			if wanted := slices.Contains(at, i); name == "" || own.has(name) {
+				if wanted {
+					return nil, fmt.Errorf("%s has %s already; name a version before it with --from", d.From, name)
+				}
+				continue
+			} else if wanted {
+				all.fixes = append(all.fixes, line)
+			}
+			all.pool = append(all.pool, line)
+			all.extra[name] = filepath.Join(folder, name)
 		}
 	}
 	for i, file := range d.Diffs {
@@ -124,14 +145,145 @@ func (d *driver) added(ctx context.Context, from, to *dsc) ([]states, error) {
 		sum := sha256.Sum256(data)
 		d.origins = append(d.origins, patch.Input{Name: "diff " + filepath.Base(file), SHA256: hex.EncodeToString(sum[:])})
 		name := path.Join(diffFolder, strconv.Itoa(i)+".patch")
-		names = append(names, name)
-		extra[name] = file
+		all.fixes = append(all.fixes, name)
+		all.pool = append(all.pool, name)
+		all.extra[name] = file
 	}
-	series, err := own.with(names)
+	return []states{all}, nil
+}
+
+// fixed returns the tree with the fix. Should the fix not apply without patches
+// that came before it, those come along, and the account says so.
+func (d *driver) fixed(ctx context.Context, s states) (tree, error) {
+	if s.after != nil {
+		return *s.after, nil
+	}
+	_, own, err := d.patches(ctx, s.before.dsc)
 	if err != nil {
-		return nil, err
+		return tree{}, err
 	}
-	return []states{{tree{dsc: from}, tree{dsc: from, series: &series, extra: extra}}}, nil
+	base := joined(own.lines)
+	if s.before.series != nil {
+		base = *s.before.series
+	}
+	taken := slices.Clone(s.fixes)
+	inputs, err := s.before.inputs()
+	if err != nil {
+		return tree{}, err
+	}
+	facts, err := d.do(ctx, job{
+		name: "fit", inputs: digest(inputs, base, joined(s.fixes), joined(s.pool)),
+		advice: "The log has the words of the program that applies patches.",
+		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
+			for {
+				t := s.with(base, taken)
+				failed, err := d.applies(ctx, log, t)
+				if err != nil || failed == "" {
+					return map[string]string{"taken": joined(taken)}, nil, err
+				}
+				more, err := s.needed(failed, taken, d.path("patches", noEpoch(s.before.dsc.version)))
+				if err != nil {
+					return nil, nil, err
+				}
+				taken = append(taken, more)
+			}
+		},
+	})
+	if err != nil {
+		return tree{}, err
+	}
+	taken = strings.Split(strings.TrimSuffix(facts["taken"], "\n"), "\n")
+	for _, line := range taken {
+		if !slices.Contains(s.fixes, line) {
+			d.notices = append(d.notices, "the fix does not apply without "+patchIn(line)+", which comes along")
+		}
+	}
+	return s.with(base, taken), nil
+}
+
+// with returns the tree with some lines of the pool, in its order.
+func (s states) with(base string, lines []string) tree {
+	var sorted []string
+	for _, line := range s.pool {
+		if slices.Contains(lines, line) {
+			sorted = append(sorted, line)
+		}
+	}
+	series := base + joined(sorted)
+	return tree{dsc: s.before.dsc, series: &series, extra: s.extra}
+}
+
+// needed returns the line of the nearest patch before the failed one that touches
+// one of its files.
+func (s states) needed(failed string, taken []string, own string) (string, error) {
+	at := slices.IndexFunc(s.pool, func(line string) bool { return patchIn(line) == failed })
+	files := func(name string) (map[string]bool, error) {
+		file := s.extra[name]
+		if file == "" {
+			file = filepath.Join(own, name)
+		}
+		text, err := os.ReadFile(file)
+		return touches(string(text)), err
+	}
+	want, err := files(failed)
+	if err != nil {
+		return "", err
+	}
+	for i := at - 1; i >= 0; i-- {
+		line := s.pool[i]
+		name := patchIn(line)
+		if name == "" || slices.Contains(taken, line) {
+			continue
+		}
+		has, err := files(name)
+		if err != nil {
+			return "", err
+		}
+		for file := range has {
+			if want[file] {
+				return line, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%s does not apply to the source of %s", failed, s.before.dsc.version)
+}
+
+// touches returns the files that a diff changes.
+func touches(diff string) map[string]bool {
+	files := map[string]bool{}
+	for line := range strings.Lines(diff) {
+		for _, mark := range []string{"--- ", "+++ "} {
+			if name, ok := strings.CutPrefix(line, mark); ok {
+				name, _, _ = strings.Cut(strings.TrimSpace(name), "\t")
+				if _, below, ok := strings.Cut(name, "/"); ok {
+					files[below] = true
+				}
+			}
+		}
+	}
+	return files
+}
+
+// applies unpacks a tree, and applies its patches. It returns the name of the
+// one that does not apply.
+func (d *driver) applies(ctx context.Context, log io.Writer, t tree) (failed string, err error) {
+	const layer = "fit"
+	if err := d.lay(ctx, log, layer, t); err != nil {
+		return "", err
+	}
+	var said bytes.Buffer
+	err = d.root.command(ctx, io.MultiWriter(log, &said), layer, "/usr/bin/env", "-C", d.treePath(), "dpkg-source", "--before-build", ".")
+	if err == nil {
+		return "", clearFolder(d.path("build"))
+	}
+	const mark = "dpkg-source: info: applying "
+	if i := strings.LastIndex(said.String(), mark); i >= 0 {
+		failed, _, _ = strings.Cut(said.String()[i+len(mark):], "\n")
+		if failed = strings.TrimSpace(failed); t.series != nil && parseSeries(*t.series).has(failed) {
+			return failed, nil
+		}
+	}
+	return "", err
 }
 
 // patches unpacks a source's patches and returns their folder and their order.
