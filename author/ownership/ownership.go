@@ -91,6 +91,8 @@ type function struct {
 	before, after counts
 	moved         map[string]bool // what the source refers to otherwise than before
 	all           bool            // that is not known: everything may be
+	calls         map[string]bool // what the new code refers to in its object
+	split         bool            // code moved between it and a new function that the old one calls
 }
 
 // frees reports whether the function is an old one that frees.
@@ -102,6 +104,9 @@ func (f *function) frees() bool {
 // or fewer places that free the same way do not count: compilers double them,
 // and error paths come and go.
 func (f *function) differs() string {
+	if f.split {
+		return ""
+	}
 	var why []string
 	for _, n := range changed(f.before, f.after) {
 		if f.all || f.moved[n] {
@@ -189,7 +194,7 @@ func functions(p *objdiff.Pair) []*function {
 	at := func(f *object.Function) *function {
 		name := origin(f.Name)
 		if byName[name] == nil {
-			byName[name] = &function{name: name, before: counts{}, after: counts{}, moved: names, all: all}
+			byName[name] = &function{name: name, before: counts{}, after: counts{}, moved: names, all: all, calls: map[string]bool{}}
 		}
 		return byName[name]
 	}
@@ -211,11 +216,39 @@ func functions(p *objdiff.Pair) []*function {
 	}
 	count(p.Before, func(f *function) counts { return f.before })
 	count(p.After, func(f *function) counts { return f.after })
+	for _, f := range p.After.Functions {
+		if d := byName[origin(f.Name)]; d != nil {
+			for _, name := range targets(p.After, f) {
+				d.calls[name] = true
+			}
+		}
+	}
 	var out []*function
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		out = append(out, byName[name])
 	}
+	markSplits(out)
 	return out
+}
+
+// markSplits finds functions of which a part became a new function that they
+// call: what they allocated and freed then happens as before.
+func markSplits(all []*function) {
+	for _, f := range all {
+		for _, g := range all {
+			if !f.old || g.old || !f.calls[g.name] || len(g.after) == 0 {
+				continue
+			}
+			lost := maps.Clone(f.before)
+			for n, count := range f.after {
+				lost[n] -= count
+			}
+			maps.DeleteFunc(lost, func(_ string, count int) bool { return count == 0 })
+			if maps.Equal(lost, g.after) {
+				f.split, g.split = true, true
+			}
+		}
+	}
 }
 
 // add counts what the code of f refers to.
@@ -223,6 +256,18 @@ func add(c counts, o *object.Object, f *object.Function) {
 	for _, name := range references(o, f) {
 		c[name]++
 	}
+}
+
+// targets returns the functions of the object that the code of f refers to.
+func targets(o *object.Object, f *object.Function) (names []string) {
+	for _, r := range f.Section.Relocs {
+		if to, off, _ := o.TargetOf(f.Section, r); to != nil && to.Class == object.Code {
+			if g := o.FunctionAt(to, off); g != nil {
+				names = append(names, origin(g.Name))
+			}
+		}
+	}
+	return names
 }
 
 // references yields what the code of f refers to that has a role, and the offset
