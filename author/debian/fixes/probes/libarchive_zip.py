@@ -1,0 +1,16 @@
+# The header of an encrypted, stored entry of the largest size.
+def probe():
+    a = pointer("archive_write_new")
+    lib.archive_write_set_format_zip(p(a))
+    lib.archive_write_set_options(p(a), b"zip:encryption=aes256,zip:compression=store")
+    lib.archive_write_set_passphrase(p(a), b"x")
+    lib.archive_write_open_filename(p(a), os.path.join(tmp, "a.zip").encode())
+    e = pointer("archive_entry_new")
+    lib.archive_entry_set_pathname(p(e), b"f")
+    lib.archive_entry_set_filetype(p(e), 0o100000)
+    lib.archive_entry_set_size(p(e), ctypes.c_int64(2**63 - 1))
+    result = lib.archive_write_header(p(a), p(e))
+    lib.archive_entry_free(p(e))
+    lib.archive_write_fail(p(a))
+    lib.archive_write_free(p(a))
+    return {0: "vulnerable", -25: "fixed"}.get(result, "result %d" % result)
