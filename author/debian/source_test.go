@@ -146,7 +146,12 @@ func TestNeededPatches(t *testing.T) {
 	if more, err := s.needed("fix.patch", taken, dir); err == nil || !strings.Contains(err.Error(), "fix.patch does not apply") {
 		t.Errorf("%q, %v", more, err)
 	}
-	if got := *s.with("base.patch\n", taken).series; got != "base.patch\none.patch\ntwo.patch\nfix.patch\n" {
+	own := parseSeries("base.patch\nlast.patch\n")
+	if got := *s.with(own, taken).series; got != "base.patch\nlast.patch\none.patch\ntwo.patch\nfix.patch\n" {
+		t.Error(got)
+	}
+	s.order = []string{"# text", "base.patch", "one.patch", "# more", "two.patch", "other.patch", "fix.patch", "last.patch"}
+	if got := *s.with(own, taken).series; got != "base.patch\none.patch\ntwo.patch\nfix.patch\nlast.patch\n" {
 		t.Error(got)
 	}
 	if got := touches("--- /dev/null\n+++ b/new file.c\n"); !got["new file.c"] {

@@ -40,6 +40,7 @@ type states struct {
 
 	fixes []string // lines of series
 	pool  []string // lines of the newer series that before lacks, in their order; fixes may need some
+	order []string // all lines of the newer series, when before has a series of its own
 	extra map[string]string
 }
 
@@ -123,6 +124,7 @@ func (d *driver) added(ctx context.Context, from, to *dsc) ([]states, error) {
 		if err != nil {
 			return nil, err
 		}
+		all.order = list.lines
 		for i, line := range list.lines {
 			name := patchIn(line)
 			if wanted := slices.Contains(at, i); name == "" || own.has(name) {
@@ -162,9 +164,8 @@ func (d *driver) fixed(ctx context.Context, s states) (tree, error) {
 	if err != nil {
 		return tree{}, err
 	}
-	base := joined(own.lines)
 	if s.before.series != nil {
-		base = *s.before.series
+		own = parseSeries(*s.before.series)
 	}
 	taken := slices.Clone(s.fixes)
 	inputs, err := s.before.inputs()
@@ -172,11 +173,11 @@ func (d *driver) fixed(ctx context.Context, s states) (tree, error) {
 		return tree{}, err
 	}
 	facts, err := d.do(ctx, job{
-		name: "fit", inputs: digest(inputs, base, joined(s.fixes), joined(s.pool)),
+		name: "fit", inputs: digest(inputs, joined(own.lines), joined(s.fixes), joined(s.pool), joined(s.order)),
 		advice: "The log has the words of the program that applies patches.",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
 			for {
-				t := s.with(base, taken)
+				t := s.with(own, taken)
 				failed, err := d.applies(ctx, log, t)
 				if err != nil || failed == "" {
 					return map[string]string{"taken": joined(taken)}, nil, err
@@ -198,18 +199,27 @@ func (d *driver) fixed(ctx context.Context, s states) (tree, error) {
 			d.notices = append(d.notices, "the fix does not apply without "+patchIn(line)+", which comes along")
 		}
 	}
-	return s.with(base, taken), nil
+	return s.with(own, taken), nil
 }
 
-// with returns the tree with some lines of the pool, in its order.
-func (s states) with(base string, lines []string) tree {
-	var sorted []string
+// with returns the tree with some lines of the pool: each behind the patch that
+// it follows in the newer series, or at the end.
+func (s states) with(own series, taken []string) tree {
+	lines := slices.Clone(own.lines)
 	for _, line := range s.pool {
-		if slices.Contains(lines, line) {
-			sorted = append(sorted, line)
+		if !slices.Contains(taken, line) {
+			continue
 		}
+		at := len(lines)
+		for i := slices.Index(s.order, line) - 1; i >= 0; i-- {
+			if before := slices.Index(lines, s.order[i]); before >= 0 && patchIn(s.order[i]) != "" {
+				at = before + 1
+				break
+			}
+		}
+		lines = slices.Insert(lines, at, line)
 	}
-	series := base + joined(sorted)
+	series := joined(lines)
 	return tree{dsc: s.before.dsc, series: &series, extra: s.extra}
 }
 
