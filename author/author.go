@@ -137,8 +137,9 @@ func checkArtifact(artifact []byte) error {
 		return err
 	}
 	const bias, distance = 0x7f0000000000, 1 << 30
+	imports := make([]uint64, len(f.Imports))
 	for _, at := range []uint64{bias - distance, bias + distance} {
-		if _, err := f.Place(at, bias); err != nil {
+		if _, err := f.Place(at, bias, imports...); err != nil {
 			return err
 		}
 	}

@@ -196,7 +196,7 @@ func (c *patchShow) Run(k *kong.Kong) error {
 	return show(k.Stdout, f)
 }
 
-// show writes what an image does, one line per segment and function.
+// show writes what an image does, one line per segment, import and function.
 func show(w io.Writer, f *image.File) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "for build-id %s (%s)\n", f.BuildID, f.Arch)
@@ -207,6 +207,14 @@ func show(w io.Writer, f *image.File) error {
 		at += s.Size
 	}
 	fmt.Fprintf(&b, "  %d relocations\n", len(f.Relocs))
+	kinds := map[image.ImportKind]string{image.Function: "function", image.Data: "data"}
+	for _, m := range f.Imports {
+		name := m.Name
+		if m.Version != "" {
+			name += "@" + m.Version
+		}
+		fmt.Fprintf(&b, "  import %s (%s)\n", name, kinds[m.Kind])
+	}
 	for i := range f.Hunks {
 		h := &f.Hunks[i]
 		fmt.Fprintf(&b, "  function %s at %#x (%d bytes) goes to %#x\n", h.Name, h.Off, h.Size, h.New)
