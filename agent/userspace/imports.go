@@ -232,7 +232,10 @@ func (m *memory) define(o *linked, i uint32, want image.Import) (s defined, ok b
 	case n == versionBase || want.Version == "":
 		return s, !hidden, nil
 	}
-	ok, err = m.defines(o, n, want.Version)
+	if ok, err = m.defines(o, n, want.Version); !ok && err == nil {
+		// A program's copy of a variable bears the version that it wanted.
+		ok, err = m.needs(o, n, want.Version)
+	}
 	return s, ok, err
 }
 

@@ -121,9 +121,9 @@ func (d *driver) keepTwin(stock *elfFile, best *recorded, file string) error {
 // objects builds with sections and returns the folder of the objects of the
 // library.
 func (d *driver) objects(ctx context.Context, name string, t tree, link map[string]string) (string, error) {
-	folder := filepath.Join("objects", name)
+	folder, linked := filepath.Join("objects", name), linkedFile(name)
 	_, err := d.do(ctx, job{
-		name: name, inputs: digest(d.treeInputs(t), link["target"], link["place"]),
+		name: name, inputs: digest(d.treeInputs(t), link["target"], link["place"], linked),
 		advice: "The log has the compiler's words.",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
 			if err := d.prepare(ctx, log, name, t); err != nil {
@@ -148,11 +148,18 @@ func (d *driver) objects(ctx context.Context, name string, t tree, link map[stri
 				return nil, nil, errors.New("the linker took no object of this build")
 			}
 			d.say("%s: %d objects go into %s", name, count, path.Base(same.out))
-			return nil, []string{folder}, nil
+			output, err := os.ReadFile(same.output())
+			if err != nil {
+				return nil, nil, err
+			}
+			return nil, []string{folder, linked}, writeFile(d.path(linked), output)
 		},
 	})
 	return d.path(folder), err
 }
+
+// linkedFile is what the objects of a build were linked into.
+func linkedFile(name string) string { return filepath.Join("objects", name+".linked") }
 
 // treePath is where a source is built, in the root. It is the same for all.
 func (d *driver) treePath() string { return path.Join(buildFolder, treeName(d.Package, d.From)) }

@@ -47,6 +47,7 @@ type Options struct {
 type Inputs struct {
 	Before, After string // folders of objects
 	Binary, Twin  string
+	Fixed         string // what the objects after were linked into
 }
 
 // StageError says which stage failed and what to do.
@@ -148,7 +149,7 @@ func Build(ctx context.Context, o Options) (result *author.Result, err error) {
 		return nil, err
 	}
 	r := o.Request
-	r.Before, r.After, r.Binary, r.Twin = in.Before, in.After, in.Binary, in.Twin
+	r.Before, r.After, r.Binary, r.Twin, r.Fixed = in.Before, in.After, in.Binary, in.Twin, in.Fixed
 	began := o.clock()
 	result, err = author.Build(ctx, r)
 	if err == nil {

@@ -165,6 +165,7 @@ func (d *driver) inputs(ctx context.Context) (*Inputs, error) {
 	if in.After, err = d.objects(ctx, "after", fresh, link); err != nil {
 		return nil, err
 	}
+	in.Fixed = d.path(linkedFile("after"))
 	return in, nil
 }
 

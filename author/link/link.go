@@ -30,6 +30,12 @@ type Input struct {
 	Stock *object.Binary  // runs on the servers
 	Names *object.Binary  // has Stock's build-id and a symbol table; may be Stock itself
 
+	// Where versions of names come from that the binary does not import: the
+	// result of linking the new build, or else the libraries that Stock needs,
+	// in the order in which it names them. Both may be missing.
+	Fixed        *object.Binary
+	Dependencies []*object.Binary
+
 	// Review, when it is not nil, is given the pairs that are part of the binary
 	// or of the patch, and returns what else stands against it.
 	Review func(part []*objdiff.Pair) []*refusal.Error
