@@ -1,9 +1,9 @@
 package userspace
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -71,6 +71,7 @@ type linked struct {
 	name      string // as the loader knows it
 	soname    string
 	needed    []string
+	reached   bool // by scope
 
 	strtab, strSize, symtab uint64
 	gnuHash, hash           uint64
@@ -110,7 +111,7 @@ func (m *memory) text(at uint64) (string, error) {
 		if err := m.bytes(at, b); err != nil {
 			return "", err
 		}
-		if i := slices.Index(b, 0); i >= 0 {
+		if i := bytes.IndexByte(b, 0); i >= 0 {
 			return string(append(out, b[:i]...)), nil
 		}
 		out, at = append(out, b...), at+uint64(len(b))
@@ -246,11 +247,11 @@ func (m *memory) string(o *linked, off uint64) (string, error) {
 // links returns the objects of the process in the order of its loader's list,
 // the program first. The kernel's own object is not in it.
 func (m *memory) links() ([]*linked, error) {
-	byDynamic := make(map[uint64]*linked)
+	var objects []*linked
 	var debug uint64
 	for i := range m.maps {
 		at := &m.maps[i]
-		if at.kind != kindFile || at.off != 0 || at.prot&protRead == 0 || len(byDynamic) >= maxLinked {
+		if at.kind != kindFile || at.off != 0 || at.prot&protRead == 0 || len(objects) == maxLinked {
 			continue
 		}
 		o, err := m.object(at)
@@ -260,9 +261,7 @@ func (m *memory) links() ([]*linked, error) {
 		if err != nil {
 			continue // no object, or one that the loader does not know either
 		}
-		if byDynamic[o.dynamic] == nil {
-			byDynamic[o.dynamic] = o
-		}
+		objects = append(objects, o)
 		if debug == 0 {
 			debug = o.debug // only programs have it
 		}
@@ -288,15 +287,17 @@ func (m *memory) links() ([]*linked, error) {
 		if err := m.bytes(next, link[:]); err != nil {
 			return nil, err
 		}
-		o := byDynamic[le.Uint64(link[linkDynamic:])]
-		if o != nil && o.bias == le.Uint64(link[linkAddr:]) {
-			name, err := m.text(le.Uint64(link[linkName:]))
-			if err != nil {
+		for i, o := range objects {
+			if o == nil || o.dynamic != le.Uint64(link[linkDynamic:]) || o.bias != le.Uint64(link[linkAddr:]) {
+				continue
+			}
+			var err error
+			if o.name, err = m.text(le.Uint64(link[linkName:])); err != nil {
 				return nil, err
 			}
-			o.name = name
-			delete(byDynamic, o.dynamic) // in the list once
 			list = append(list, o)
+			objects[i] = nil // in the list once
+			break
 		}
 		next = le.Uint64(link[linkNext:])
 	}
@@ -306,72 +307,71 @@ func (m *memory) links() ([]*linked, error) {
 	return list, nil
 }
 
-// called returns the object that a DT_NEEDED entry means, nil when none does.
-func called(list []*linked, name string) *linked {
-	for _, o := range list {
-		if o.soname == name || o.name == name || o.name[strings.LastIndexByte(o.name, '/')+1:] == name {
-			return o
-		}
-	}
-	return nil
-}
-
 // scope returns the objects in which the loader would look for a name that the
 // library at bias uses: those that the program was started with, then those
 // that the library itself needs. None of them goes away before the library
 // does; plug-ins that happen to define the name are not among them.
 func scope(list []*linked, bias uint64) []*linked {
-	at := slices.IndexFunc(list, func(o *linked) bool { return o.bias == bias })
-	if at < 0 {
+	var library *linked
+	for _, o := range list {
+		if o.reached = false; o.bias == bias {
+			library = o
+		}
+	}
+	if library == nil {
 		return nil
 	}
 	// What stands between the program and the first library that it needs was
 	// preloaded.
-	first := len(list)
-	for _, name := range list[0].needed {
-		if o := called(list, name); o != nil {
-			first = min(first, slices.Index(list, o))
-		}
+	first := 1
+	for first < len(list) && !called(list[first], list[0].needed) {
+		first++
 	}
 	if first == len(list) {
 		first = 1
 	}
-	global := closure(list, list[:max(first, 1)])
+	reach(list, list[:first:first])
 	var out []*linked
 	for _, o := range list {
-		if global[o] {
+		if o.reached {
 			out = append(out, o)
 		}
 	}
-	own := []*linked{list[at]}
-	local := map[*linked]bool{list[at]: true}
-	for i := 0; i < len(own); i++ {
-		if !global[own[i]] {
-			out = append(out, own[i])
-		}
-		for _, name := range own[i].needed {
-			if o := called(list, name); o != nil && !local[o] {
-				local[o] = true
-				own = append(own, o)
-			}
-		}
+	if !library.reached {
+		out = append(out, reach(list, []*linked{library})...)
 	}
 	return out
 }
 
-// closure returns the given objects and all that they need.
-func closure(list, from []*linked) map[*linked]bool {
-	seen := make(map[*linked]bool)
+// reach marks the given objects and all that they need, and returns them in the
+// order in which the loader meets them.
+func reach(list, from []*linked) []*linked {
 	for _, o := range from {
-		seen[o] = true
+		o.reached = true
 	}
-	for open := slices.Clone(from); len(open) > 0; open = open[1:] {
-		for _, name := range open[0].needed {
-			if o := called(list, name); o != nil && !seen[o] {
-				seen[o] = true
-				open = append(open, o)
+	for i := 0; i < len(from); i++ {
+		for n := range from[i].needed {
+			for _, o := range list {
+				if !called(o, from[i].needed[n:n+1]) {
+					continue
+				}
+				if !o.reached {
+					o.reached = true
+					from = append(from, o)
+				}
+				break
 			}
 		}
 	}
-	return seen
+	return from
+}
+
+// called reports whether one of the names, from DT_NEEDED, means o.
+func called(o *linked, names []string) bool {
+	for _, name := range names {
+		if o.soname == name || o.name == name || o.name[strings.LastIndexByte(o.name, '/')+1:] == name {
+			return true
+		}
+	}
+	return false
 }

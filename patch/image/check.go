@@ -97,10 +97,10 @@ func (f *File) checkImports() error {
 			return rule(nth("import", i) + " has no valid name or version")
 		}
 		if m.Kind != Function && m.Kind != Data {
-			return rule("import " + m.Name + " has an unknown kind")
+			return rule(nth("import", i) + " has an unknown kind")
 		}
 		if i > 0 && !f.Imports[i-1].before(m) {
-			return rule("import " + m.Name + " is out of order or there twice")
+			return rule(nth("import", i) + " is out of order or there twice")
 		}
 	}
 	return nil
@@ -156,7 +156,7 @@ func (f *File) checkRelocs() error {
 	}
 	for i, u := range used {
 		if !u {
-			return rule("import " + f.Imports[i].Name + " is not used")
+			return rule(nth("import", i) + " is not used")
 		}
 	}
 	return nil
