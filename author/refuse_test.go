@@ -134,7 +134,7 @@ var refusals = []bad{
 }
 
 func TestBuildRefuses(t *testing.T) {
-	for _, c := range refusals {
+	for _, c := range slices.Concat(refusals, traps) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			flags := slices.Clone(c.objects)

@@ -12,8 +12,8 @@ import (
 // interposable reports whether the binary's own variable may have its place in
 // the program instead.
 func (l *linker) interposable(name string) bool {
-	_, exported := l.in.Stock.Exported[name]
-	return exported && !l.in.Stock.Program && !l.in.Stock.Symbolic
+	link, exported := l.in.Stock.Exported[name]
+	return exported && !link.Own && !l.in.Stock.Program && !l.in.Stock.Symbolic
 }
 
 // newImport resolves a name that the binary does not import.

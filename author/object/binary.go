@@ -54,6 +54,7 @@ type Linkage struct {
 	Library string // of an import: file name of the library that the version is from
 	Type    elf.SymType
 	Clash   bool // the name stands for several versions
+	Own     bool // of a definition: what the file itself uses, whatever others define
 }
 
 // Named is a defined symbol with the source file that the table lists it under.
@@ -318,6 +319,7 @@ func (b *Binary) addLinkage(s elf.Symbol) {
 	table[s.Name] = Linkage{
 		Version: s.Version, Library: s.Library, Type: elf.ST_TYPE(s.Info),
 		Clash: again && (old.Clash || old.Version != s.Version),
+		Own:   elf.ST_VISIBILITY(s.Other) == elf.STV_PROTECTED,
 	}
 }
 
