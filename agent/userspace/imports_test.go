@@ -226,6 +226,46 @@ func TestNewImportFromDependency(t *testing.T) {
 	h.want("work 1", "2001")
 }
 
+// The program may own the copy of a library's variable.
+func TestVariableOfTheProgram(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, true)
+	p := b.patch("after", oldWork, "return 10 * level + !s;")
+	e := testEngine()
+	library, program := b.start("library", nil), b.start("program", []string{"-DLEVEL", "-no-pie", "-fno-pie"})
+	program.want("level 8", "ok")
+	library.do(e.Apply, p, Patched)
+	program.do(e.Apply, p, Already) // by the call before
+	library.want("work 1", "30")
+	program.want("work 1", "80")
+}
+
+// Processes are many; what each one costs beside the others' is here.
+func BenchmarkImports(b *testing.B) {
+	bench := newBench(b, true)
+	p := bench.patch("after", oldWork, newWork)
+	host := bench.start("host", nil)
+	found, err := testEngine().Find(context.Background(), p.File.BuildID)
+	if err != nil || len(found) != 1 {
+		b.Fatalf("%v, %v", found, err)
+	}
+	h, err := pin(found[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer h.close()
+	t, err := testEngine().locate(h, p.File.BuildID, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := t.imports(p.File); err != nil {
+			b.Fatal(err)
+		}
+	}
+	host.want("work 1", "2")
+}
+
 // Every thread keeps its own value of a thread-local variable.
 func TestThreadLocalVariables(t *testing.T) {
 	t.Parallel()

@@ -93,21 +93,24 @@ func (f *File) checkImports() error {
 		return rule("it has too many imports")
 	}
 	for i, m := range f.Imports {
-		if !validName(m.Name) || m.Version != "" && !validName(m.Version) {
-			return rule(nth("import", i) + " has no valid name or version")
+		wrong := ""
+		switch {
+		case !validName(m.Name) || m.Version != "" && !validName(m.Version):
+			wrong = " has no valid name or version"
+		case m.Kind != Function && m.Kind != Data:
+			wrong = " has an unknown kind"
+		case i > 0 && !f.Imports[i-1].before(&f.Imports[i]):
+			wrong = " is out of order or there twice"
+		default:
+			continue
 		}
-		if m.Kind != Function && m.Kind != Data {
-			return rule(nth("import", i) + " has an unknown kind")
-		}
-		if i > 0 && !f.Imports[i-1].before(m) {
-			return rule(nth("import", i) + " is out of order or there twice")
-		}
+		return rule(nth("import", i) + wrong)
 	}
 	return nil
 }
 
 // before reports whether m stands before o in an image.
-func (m Import) before(o Import) bool {
+func (m *Import) before(o *Import) bool {
 	if m.Name != o.Name {
 		return m.Name < o.Name
 	}

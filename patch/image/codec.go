@@ -100,10 +100,14 @@ func Decode(data []byte) (*File, error) {
 	f := &File{}
 	f.Arch = string(r.take(int(r.u8())))
 	f.BuildID = patch.BuildID(r.take(int(r.u8())))
-	for n := r.count("imports", MaxImports, importBytes); n > 0; n-- {
-		m := Import{Name: string(r.take(int(r.u16()))), Version: string(r.take(int(r.u16())))}
-		m.Kind = ImportKind(r.u8())
-		f.Imports = append(f.Imports, m)
+	if n := r.count("imports", MaxImports, importBytes); n > 0 {
+		f.Imports = make([]Import, n)
+		for i := range f.Imports {
+			m := &f.Imports[i]
+			m.Name = string(r.take(int(r.u16())))
+			m.Version = string(r.take(int(r.u16())))
+			m.Kind = ImportKind(r.u8())
+		}
 	}
 	for n := r.count("segments", MaxSegments, segmentBytes); n > 0; n-- {
 		s := Segment{Prot: Prot(r.u8()), Size: r.u32()}

@@ -9,6 +9,9 @@ int work(int, const char *), count(int);
 int pick(int);
 extern int state;
 #endif
+#ifdef LEVEL
+extern int level;
+#endif
 static int to[4][2], from[4][2];
 static void *counter(void *a) {
 	int *in = to[*(int *)a], *out = from[*(int *)a], n;
@@ -37,6 +40,9 @@ int main(void) {
 #ifdef USE
 		else if (sscanf(line, "pick %d", &n) == 1) printf("%d\n", pick(n));
 		else if (sscanf(line, "state %d", &n) == 1) { state = n; puts("ok"); }
+#endif
+#ifdef LEVEL
+		else if (sscanf(line, "level %d", &n) == 1) { level = n; puts("ok"); }
 #endif
 	}
 	return 0;
