@@ -125,39 +125,12 @@ func (m *memory) runs(o *linked, at uint64) bool {
 
 // lookup looks for a definition of the name and version in one object.
 func (m *memory) lookup(o *linked, want image.Import) (defined, bool, error) {
-	if o.symtab == 0 || o.strtab == 0 {
+	if o.gnuHash == 0 || o.symtab == 0 || o.strtab == 0 {
+		if o.hash != 0 {
+			return defined{}, false, &refusal{"its " + o.name + " has no hash table of the kind that the agent reads"}
+		}
 		return defined{}, false, nil
 	}
-	if o.gnuHash != 0 {
-		return m.lookupGNU(o, want)
-	}
-	if o.hash == 0 {
-		return defined{}, false, nil
-	}
-	h := uint32(0)
-	for i := range len(want.Name) {
-		h = h<<4 + uint32(want.Name[i])
-		h = (h ^ h>>24&0xf0) & 0x0fffffff
-	}
-	buckets, err := m.u32(o, o.hash)
-	if err != nil || buckets == 0 {
-		return defined{}, false, err
-	}
-	i, err := m.u32(o, o.hash+8+4*uint64(h%buckets))
-	for n := 0; err == nil && i != 0; n++ {
-		if n == maxChain {
-			return defined{}, false, errLinks
-		}
-		s, ok, serr := m.define(o, i, want)
-		if ok || serr != nil {
-			return s, ok, serr
-		}
-		i, err = m.u32(o, o.hash+8+4*(uint64(buckets)+uint64(i)))
-	}
-	return defined{}, false, err
-}
-
-func (m *memory) lookupGNU(o *linked, want image.Import) (defined, bool, error) {
 	h := uint32(5381)
 	for i := range len(want.Name) {
 		h = h*33 + uint32(want.Name[i])

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -68,10 +69,9 @@ type linked struct {
 	low, high uint64 // everything that the object owns
 	dynamic   uint64
 	debug     uint64
-	name      string // as the loader knows it
-	soname    string
-	needed    []string
-	reached   bool // by scope
+	name      string   // what others need it as
+	needed    []string // without folders
+	reached   bool     // by scope
 
 	strtab, strSize, symtab uint64
 	gnuHash, hash           uint64
@@ -222,7 +222,7 @@ func (m *memory) readDynamic(o *linked, n uint64) error {
 	}
 	var err error
 	if soname != 0 {
-		if o.soname, err = m.string(o, soname); err != nil {
+		if o.name, err = m.string(o, soname); err != nil {
 			return err
 		}
 	}
@@ -231,7 +231,7 @@ func (m *memory) readDynamic(o *linked, n uint64) error {
 		if err != nil {
 			return err
 		}
-		o.needed = append(o.needed, name)
+		o.needed = append(o.needed, base(name))
 	}
 	return nil
 }
@@ -291,9 +291,12 @@ func (m *memory) links() ([]*linked, error) {
 			if o == nil || o.dynamic != le.Uint64(link[linkDynamic:]) || o.bias != le.Uint64(link[linkAddr:]) {
 				continue
 			}
-			var err error
-			if o.name, err = m.text(le.Uint64(link[linkName:])); err != nil {
-				return nil, err
+			if o.name == "" {
+				path, err := m.text(le.Uint64(link[linkName:]))
+				if err != nil {
+					return nil, err
+				}
+				o.name = base(path)
 			}
 			list = append(list, o)
 			objects[i] = nil // in the list once
@@ -324,7 +327,7 @@ func scope(list []*linked, bias uint64) []*linked {
 	// What stands between the program and the first library that it needs was
 	// preloaded.
 	first := 1
-	for first < len(list) && !called(list[first], list[0].needed) {
+	for first < len(list) && !slices.Contains(list[0].needed, list[first].name) {
 		first++
 	}
 	if first == len(list) {
@@ -350,9 +353,9 @@ func reach(list, from []*linked) []*linked {
 		o.reached = true
 	}
 	for i := 0; i < len(from); i++ {
-		for n := range from[i].needed {
+		for _, name := range from[i].needed {
 			for _, o := range list {
-				if !called(o, from[i].needed[n:n+1]) {
+				if o.name != name {
 					continue
 				}
 				if !o.reached {
@@ -366,12 +369,5 @@ func reach(list, from []*linked) []*linked {
 	return from
 }
 
-// called reports whether one of the names, from DT_NEEDED, means o.
-func called(o *linked, names []string) bool {
-	for _, name := range names {
-		if o.soname == name || o.name == name || o.name[strings.LastIndexByte(o.name, '/')+1:] == name {
-			return true
-		}
-	}
-	return false
-}
+// base cuts the folders off a path.
+func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }

@@ -136,7 +136,7 @@ func TestLookupWhileLoading(t *testing.T) {
 
 func TestScope(t *testing.T) {
 	object := func(bias uint64, name string, needed ...string) *linked {
-		return &linked{bias: bias, name: "/lib/" + name, needed: needed}
+		return &linked{bias: bias, name: name, needed: needed}
 	}
 	list := []*linked{
 		object(1, "program", "a.so", "c.so"), object(2, "preloaded.so", "c.so"), object(3, "a.so", "c.so"), object(4, "c.so"),
