@@ -1,6 +1,12 @@
 package author_test
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"livemend.dev/livemend/author"
 	"livemend.dev/livemend/author/authortest"
 	"livemend.dev/livemend/author/refusal"
 )
@@ -110,4 +116,43 @@ var traps = []bad{
 	{name: "a value in the middle of an enumeration", before: kinds, after: edit(kinds, "a.c", "FIRST, SECOND", "FIRST, MIDDLE, SECOND"), kind: refusal.Layout, place: "kind"},
 	{name: "a structure that grows", before: kinds, after: edit(edit(kinds, "a.c", "int size; };", "int size, more; };"), "a.c", "i->size * 2", "i->size * i->more"), kind: refusal.Layout, place: "item"},
 	{name: "a hidden name that nobody defines", before: calls, after: edit(calls, "a.c", "return area(x) * 2", `extern __attribute__((visibility("hidden"))) int lost(int); return lost(x)`), kind: refusal.Import, place: "twice"},
+}
+
+// A C object of a library that has C++ beside it is patched like any other; the
+// C++ itself is not.
+func TestBuildBesideExceptions(t *testing.T) {
+	t.Parallel()
+	c := authortest.Files{"a.c": head + `
+		int careful(int);
+		__attribute__((noinline)) int work(int x) { return careful(x) * 3; }
+		void show(void) { printf("%d", work(2)); }`,
+	}
+	const careful = `
+		struct guard { ~guard() { __asm__ volatile(""); } };
+		static void check(int x) { if (x > 1) throw x; }
+		extern "C" int careful(int x) { try { guard g; check(x); } catch (int e) { return e + 5; } return 0; }`
+	dir := t.TempDir()
+	plus := func(folder, text string) string {
+		t.Helper()
+		source, object := filepath.Join(dir, "plus.cc"), filepath.Join(folder, "plus.o")
+		if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		authortest.Run(t, dir, "g++", "-O2", "-g", "-fPIC", "-ffunction-sections", "-fdata-sections", "-c", source, "-o", object)
+		return object
+	}
+	before, after := authortest.Objects(t, c, authortest.Sections()...), authortest.Objects(t, edit(c, "a.c", "* 3", "* 4"), authortest.Sections()...)
+	object := plus(before, careful)
+	plus(after, careful)
+	binary, twin := authortest.Library(t, c, object, "-lstdc++")
+	r, err := author.Build(t.Context(), request(t, before, after, binary, twin))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if says, then := authortest.Apply(t, binary, r.Image); says != "21" || then != "28" {
+		t.Errorf("it says %q, then %q", says, then)
+	}
+	plus(after, strings.Replace(careful, "e + 5", "e + 6", 1))
+	_, err = author.Build(t.Context(), request(t, before, after, binary, twin))
+	checkRefusal(t, err, refusal.Exceptions, "careful")
 }
