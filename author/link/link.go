@@ -6,7 +6,8 @@
 // resolves each reference of the new code for good: to the binary's own
 // functions and variables by its symbols, to other libraries through the
 // binary's own slots (which keeps versions and interposition), and to code,
-// constants and new variables that travel in the image. What it cannot resolve
+// constants and new variables that travel in the image. Names that the binary
+// does not import are left to each process, by version. What it cannot resolve
 // beyond doubt it refuses. No linker is needed where the patch is applied.
 //
 // The package is pure and deterministic; it reads no files.
