@@ -33,6 +33,12 @@ type Request struct {
 	// empty when there are none. They tell which functions differ in nothing else.
 	PinnedBefore, PinnedAfter string
 
+	// What the new build was linked into, and the libraries that Binary needs, in
+	// their order: one of them tells the versions of names that only the new
+	// build imports. Both may be empty.
+	Fixed        string
+	Dependencies []string
+
 	ID          string
 	Level       int64
 	Fixes       []patch.Fix
@@ -84,8 +90,15 @@ func Build(ctx context.Context, r Request) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the objects without line numbers: %w", err)
 	}
+	fixed, dependencies, err := r.readLinked(&inputs)
+	if err != nil {
+		return nil, err
+	}
 	desk := &desk{waivers: r.Waivers}
-	out, err := link.Link(link.Input{Pairs: objdiff.ComparePinned(before.objects, after.objects, pinned), Stock: stock, Names: names, Review: desk.review})
+	out, err := link.Link(link.Input{
+		Pairs: objdiff.ComparePinned(before.objects, after.objects, pinned), Stock: stock, Names: names,
+		Fixed: fixed, Dependencies: dependencies, Review: desk.review,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +142,31 @@ func Renumbered(ctx context.Context, before, after string) ([]string, error) {
 		}
 	}
 	return paths, nil
+}
+
+// readLinked reads what tells the versions of new imports.
+func (r Request) readLinked(inputs *[]patch.Input) (fixed *object.Binary, dependencies []*object.Binary, err error) {
+	read := func(what, path string) (*object.Binary, error) {
+		b, sum, err := readBinary(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading the %s: %w", what, err)
+		}
+		*inputs = append(*inputs, patch.Input{Name: what + " " + filepath.Base(path), SHA256: sum})
+		return b, nil
+	}
+	if r.Fixed != "" {
+		if fixed, err = read("fixed binary", r.Fixed); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, path := range r.Dependencies {
+		d, err := read("dependency", path)
+		if err != nil {
+			return nil, nil, err
+		}
+		dependencies = append(dependencies, d)
+	}
+	return fixed, dependencies, nil
 }
 
 // finish encodes and describes what was linked, and reads it back.
@@ -181,8 +219,9 @@ func checkArtifact(artifact []byte) error {
 		return err
 	}
 	const bias, distance = 0x7f0000000000, 1 << 30
+	imports := make([]uint64, len(f.Imports))
 	for _, at := range []uint64{bias - distance, bias + distance} {
-		if _, err := f.Place(at, bias); err != nil {
+		if _, err := f.Place(at, bias, imports...); err != nil {
 			return err
 		}
 	}
@@ -228,6 +267,9 @@ func account(out *link.Output) []string {
 	}
 	lines = append(lines, fmt.Sprintf("the %d functions of %d rebuilt objects are the binary's, byte for byte where no address stands", proven, len(out.Touched)),
 		fmt.Sprintf("image: %d bytes in memory, %d relocations for the agent", out.File.Size(), len(out.File.Relocs)))
+	for _, m := range out.File.Imports {
+		lines = append(lines, strings.TrimSuffix("imports "+m.Name+"@"+m.Version, "@")+", which the binary does not; each process looks it up")
+	}
 	for _, n := range out.Notices {
 		lines = append(lines, "note: "+n)
 	}

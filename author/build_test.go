@@ -50,7 +50,7 @@ func request(t *testing.T, before, after, binary, twin string) author.Request {
 }
 
 func TestBuild(t *testing.T) {
-	for _, c := range changes {
+	for _, c := range slices.Concat(changes, features) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			flags := append(authortest.Sections(), c.objects...)

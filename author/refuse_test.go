@@ -50,6 +50,14 @@ var twins = authortest.Files{
 		__attribute__((visibility("hidden"))) int right(int x) { return x * 20; }`,
 }
 
+var threads = authortest.Files{"a.c": head + `
+	__thread int shared;
+	__thread int unused = 1;
+	__attribute__((noinline)) int bump(int x) { return *(int *)&shared += x; }
+	__attribute__((noinline)) int work(int x) { return x * x; }
+	void show(void) { printf("%d %d", bump(1), work(2)); }`,
+}
+
 var loop = authortest.Files{"a.c": head + `
 	asm(".section .text.spin,\"ax\",@progbits; .globl spin; .type spin,@function;"
 	    "spin: xor %eax,%eax; mov $7,%ecx; 1: inc %eax; 2: inc %ecx; cmp %edi,%eax; jb 1b; ret; .size spin,.-spin; .text");
@@ -78,7 +86,9 @@ var refusals = []bad{
 	{name: "the size of a variable", before: plain, after: edit(plain, "a.c", "{1, 2, 3}", "{1, 2, 3, 0}"), kind: refusal.Data, place: "table"},
 	{name: "a variable becomes thread-local", before: plain, after: edit(plain, "a.c", "int table[]", "__thread int table[]"), kind: refusal.ThreadLocal, place: "table"},
 	{name: "a new thread-local variable", before: plain, after: edit(plain, "a.c", workBody, "static __thread int n; return x + ++n;"), kind: refusal.ThreadLocal, place: "n."},
-	{name: "use of a thread-local variable", before: plain, after: edit(plain, "a.c", "own += x * 3", "own += x * 4"), kind: refusal.ThreadLocal, place: "mine"},
+	{name: "a thread-local variable without a slot", before: threads, after: edit(threads, "a.c", "return x * x;", "return x * x + unused;"), kind: refusal.ThreadLocal, place: "work"},
+	{name: "a thread-local variable through a descriptor", before: threads, after: edit(threads, "a.c", "&shared += x", "&shared += 2 * x"), objects: []string{"-mtls-dialect=gnu2"}, library: []string{"-mtls-dialect=gnu2"}, kind: refusal.ThreadLocal, place: "bump"},
+	{name: "a thread-local variable that grows", before: threads, after: edit(threads, "a.c", "__thread int shared", "__thread int shared[2]"), kind: refusal.ThreadLocal, place: "shared"},
 	{name: "a constant that others read", before: plain, after: edit(plain, "a.c", "limit = 100", "limit = 101"), kind: refusal.Constant, place: "limit"},
 	{name: "a table of functions", before: plain, after: edit(plain, "a.c", "{abs, abs}", "{abs, labs}"), kind: refusal.Constant, place: "calls"},
 	{name: "a function too small for a jump", before: plain, after: edit(plain, "a.c", "tiny(int x) { return x; }", "tiny(int x) { return x * 77; }"), kind: refusal.Small, place: "tiny"},
@@ -129,7 +139,7 @@ var refusals = []bad{
 }
 
 func TestBuildRefuses(t *testing.T) {
-	for _, c := range refusals {
+	for _, c := range slices.Concat(refusals, traps) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			flags := slices.Clone(c.objects)

@@ -23,6 +23,7 @@ need util-linux has nsenter
 need openscap-scanner has oscap
 need npm has npm
 if [ "$1" = test ]; then
+	need g++ has g++
 	need postgresql postgres_there
 	need chromium has chromium
 	need fonts-dejavu-core installed fonts-dejavu-core

@@ -90,7 +90,7 @@ func (t *target) planStatus(p *Patch) (*plan, error) {
 	case c == nil:
 		return &plan{outcome: Unpatched}, nil
 	case c.sha == p.SHA256:
-		if ok, err := t.holds(c, p); err != nil || !ok {
+		if ok, err := t.stillHolds(c, p); err != nil || !ok {
 			return nil, changed(err)
 		}
 		return &plan{outcome: Patched}, nil
@@ -122,11 +122,15 @@ func (t *target) planApply(p *Patch) (*plan, error) {
 		}
 		return pl, err
 	}
+	imports, err := t.imports(p.File)
+	if err != nil {
+		return nil, err
+	}
 	pl := &plan{}
 	// An image of the same patch that was reverted, or that an agent which died
 	// in the middle left behind, is used again.
 	for _, c := range pr.all {
-		ok, err := t.holds(c, p)
+		ok, err := t.holds(c, p, imports)
 		if err != nil {
 			return nil, err
 		}
@@ -136,7 +140,7 @@ func (t *target) planApply(p *Patch) (*plan, error) {
 		}
 	}
 	if pl.carrier == nil {
-		if err := t.placeImage(p, pl); err != nil {
+		if err := t.placeImage(p, pl, imports); err != nil {
 			return nil, err
 		}
 	}
@@ -147,7 +151,7 @@ func (t *target) planApply(p *Patch) (*plan, error) {
 }
 
 // placeImage chooses where the image goes and computes its bytes.
-func (t *target) placeImage(p *Patch, pl *plan) error {
+func (t *target) placeImage(p *Patch, pl *plan, imports []uint64) error {
 	low, high := t.span()
 	c := newCarrier(p, 0, t.bias)
 	state := stateSize(len(c.hunks))
@@ -156,7 +160,7 @@ func (t *target) placeImage(p *Patch, pl *plan) error {
 		return &refusal{"it has no free memory near the library"}
 	}
 	c.image = at + state
-	placed, err := p.File.Place(c.image, t.bias)
+	placed, err := p.File.Place(c.image, t.bias, imports...)
 	if err != nil {
 		return &refusal{err.Error()}
 	}
@@ -236,7 +240,7 @@ func (t *target) planRevert(p *Patch) (*plan, error) {
 		return nil, &refusal{"level " + strconv.FormatInt(c.level, 10) + " of the library's patches is on, not level " + strconv.FormatInt(p.Level, 10)}
 	}
 	// The claim of the state area gives way to the patch itself.
-	if ok, err := t.holds(c, p); err != nil || !ok {
+	if ok, err := t.stillHolds(c, p); err != nil || !ok {
 		return nil, changed(err)
 	}
 	pl := &plan{spans: c.code()}

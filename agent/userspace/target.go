@@ -171,12 +171,13 @@ func (t *target) carrierAt(at, end uint64) (*carrier, error) {
 }
 
 // holds reports whether the memory at c is p's image: code and constants as p
-// places them there, under the protections that they must have.
-func (t *target) holds(c *carrier, p *Patch) (bool, error) {
+// places them there, under the protections that they must have, with the given
+// addresses of its imports.
+func (t *target) holds(c *carrier, p *Patch, imports []uint64) (bool, error) {
 	if c.sha != p.SHA256 || c.level != p.Level || !bytes.Equal(c.encode(), newCarrier(p, c.image, t.bias).encode()) {
 		return false, nil
 	}
-	want, err := p.File.Place(c.image, t.bias)
+	want, err := p.File.Place(c.image, t.bias, imports...)
 	if err != nil {
 		return false, nil
 	}
@@ -198,6 +199,19 @@ func (t *target) holds(c *carrier, p *Patch) (bool, error) {
 		off += size
 	}
 	return true, nil
+}
+
+// stillHolds is holds for an image that was switched to: its imports were looked
+// up then, and what the program has loaded since does not matter.
+func (t *target) stillHolds(c *carrier, p *Patch) (bool, error) {
+	if c.sha != p.SHA256 || c.level != p.Level || len(c.hunks) != len(p.File.Hunks) {
+		return false, nil
+	}
+	imports, ok, err := t.standing(c, p.File)
+	if err != nil || !ok {
+		return false, err
+	}
+	return t.holds(c, p, imports)
 }
 
 // protected reports whether anonymous memory with exactly this protection

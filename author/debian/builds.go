@@ -195,7 +195,7 @@ func (d *driver) keepTwin(stock *elfFile, best *recorded, file string) error {
 // objects builds with sections and returns the folder of the objects of the
 // library.
 func (d *driver) objects(ctx context.Context, name string, t tree, link map[string]string) (string, error) {
-	folder := filepath.Join("objects", name)
+	folder, linked := filepath.Join("objects", name), linkedFile(name)
 	inputs, err := d.treeInputs(t)
 	if err != nil {
 		return "", err
@@ -204,7 +204,7 @@ func (d *driver) objects(ctx context.Context, name string, t tree, link map[stri
 		d.state.forget(name) // pinned needs the tree too
 	}
 	_, err = d.do(ctx, job{
-		name: name, inputs: digest(inputs, link["target"], link["place"]),
+		name: name, inputs: digest(inputs, link["target"], link["place"], linked),
 		advice: "The log has the compiler's words.",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
 			if err := errors.Join(os.RemoveAll(d.treeOf(name)), os.MkdirAll(d.path("trees"), 0o755)); err != nil {
@@ -232,11 +232,21 @@ func (d *driver) objects(ctx context.Context, name string, t tree, link map[stri
 				return nil, nil, errors.New("the linker took no object of this build")
 			}
 			d.say("%s: %d objects go into %s", name, count, path.Base(same.out))
-			return nil, []string{folder}, d.keepTree(name)
+			output, err := os.ReadFile(same.output())
+			if err != nil {
+				return nil, nil, err
+			}
+			if err := writeFile(d.path(linked), output); err != nil {
+				return nil, nil, err
+			}
+			return nil, []string{folder, linked}, d.keepTree(name)
 		},
 	})
 	return d.path(folder), err
 }
+
+// linkedFile is what the objects of a build were linked into.
+func linkedFile(name string) string { return filepath.Join("objects", name+".linked") }
 
 // treePath is where a source is built, in the root. It is the same for all.
 func (d *driver) treePath() string { return path.Join(buildFolder, treeName(d.Package, d.From)) }

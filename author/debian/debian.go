@@ -51,6 +51,7 @@ const maxDiff = 16 << 20
 type Inputs struct {
 	Before, After string // folders of objects
 	Binary, Twin  string
+	Fixed         string // what the objects after were linked into
 
 	PinnedBefore, PinnedAfter string // folders of objects without line numbers; empty when there are none
 }
@@ -167,7 +168,7 @@ func Build(ctx context.Context, o Options) (result *author.Result, err error) {
 		return nil, err
 	}
 	r := o.Request
-	r.Before, r.After, r.Binary, r.Twin = in.Before, in.After, in.Binary, in.Twin
+	r.Before, r.After, r.Binary, r.Twin, r.Fixed = in.Before, in.After, in.Binary, in.Twin, in.Fixed
 	r.PinnedBefore, r.PinnedAfter = in.PinnedBefore, in.PinnedAfter
 	began := o.clock()
 	result, err = author.Build(ctx, r)

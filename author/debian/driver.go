@@ -155,6 +155,7 @@ func (d *driver) inputs(ctx context.Context) (*Inputs, error) {
 	if in.After, err = d.objects(ctx, "after", fixed, link); err != nil {
 		return nil, err
 	}
+	in.Fixed = d.path(linkedFile("after"))
 	return in, d.pin(ctx, chosen.before, fixed, in)
 }
 

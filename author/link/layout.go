@@ -1,8 +1,10 @@
 package link
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"livemend.dev/livemend/author/object"
 	"livemend.dev/livemend/author/refusal"
@@ -18,6 +20,7 @@ type layout struct {
 	stubAt map[string]int
 	got    []target // entries of the image's own offset table
 	gotAt  map[target]int
+	names  []image.Import // what the process must look up, by when it was found necessary
 	refs   []ref
 }
 
@@ -29,17 +32,20 @@ type placed struct {
 	off     uint32 // in the segment, once laid out
 }
 
-// stub is a jump through one of the binary's slots.
+// stub is a jump through one of the binary's slots, or one of the image's own.
 type stub struct {
 	name string
-	slot uint64
+	slot uint64 // address in the binary
+	own  int    // 1 + number of the entry in the image's own table; 0 for none
 }
 
-// target is where a reference goes. Exactly one of the three is meant.
+// target is where a reference goes. Exactly one of the five is meant.
 type target struct {
-	section *object.Section // travels; at is an offset in it
-	stub    string          // name of a stub
-	at      uint64          // else an address in the binary
+	section  *object.Section // travels; at is an offset in it
+	stub     string          // name of a stub
+	imported int             // 1 + number of a name that the process looks up
+	fixed    bool            // at is a number, not a place
+	at       uint64          // else an address in the binary
 }
 
 // ref is one field of a section that travels.
@@ -95,11 +101,15 @@ func (l *linker) place(m *member, s *object.Section) {
 
 // stubFor returns the target that is a stub through the slot of name.
 func (l *linker) stubFor(name string, slot uint64) target {
-	if _, ok := l.stubAt[name]; !ok {
-		l.stubAt[name] = len(l.stubs)
-		l.stubs = append(l.stubs, stub{name, slot})
+	return l.addStub(stub{name: name, slot: slot})
+}
+
+func (l *linker) addStub(s stub) target {
+	if _, ok := l.stubAt[s.name]; !ok {
+		l.stubAt[s.name] = len(l.stubs)
+		l.stubs = append(l.stubs, s)
 	}
-	return target{stub: name}
+	return target{stub: s.name}
 }
 
 // slotFor returns 1 + the number of the image's own slot that holds to.
@@ -120,6 +130,7 @@ type builder struct {
 	base  [segments]uint64 // of each segment in the image
 	stub0 uint32           // of the first stub in the code segment
 	got0  uint32           // of the first slot in the constant segment
+	rank  []int            // of each import among those of the image
 	out   image.File
 }
 
@@ -148,6 +159,7 @@ func (l *linker) build() (*image.File, error) {
 	}
 	b.got0 = uint32(len(b.data[segConst]) - len(l.got)*slotBytes)
 	b.setBases()
+	b.sortImports()
 	if err := b.fill(); err != nil {
 		return nil, err
 	}
@@ -203,6 +215,17 @@ func (b *builder) finishSegments() {
 	sortRelocs(b.out.Relocs)
 }
 
+// sortImports puts the imports in the order that the image wants.
+func (b *builder) sortImports() {
+	b.out.Imports = slices.Clone(b.names)
+	slices.SortFunc(b.out.Imports, func(x, y image.Import) int {
+		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Version, y.Version))
+	})
+	for _, n := range b.names {
+		b.rank = append(b.rank, slices.Index(b.out.Imports, n))
+	}
+}
+
 // addressOf returns the offset in the image of a section that travels.
 func (l *linker) addressOf(s *object.Section) uint32 {
 	p := l.at[s] // code comes first, so that its segment starts at 0
@@ -218,7 +241,15 @@ func (b *builder) address(t target) (at int64, base image.Base) {
 	case t.stub != "":
 		return int64(b.base[segCode]) + int64(b.stub0) + int64(b.stubAt[t.stub])*stubBytes, image.Image
 	}
+	if t.imported > 0 {
+		return int64(b.rank[t.imported-1]), image.Imported
+	}
 	return int64(t.at), image.Library
+}
+
+// slot returns the offset in the image of an entry of its own table.
+func (b *builder) slot(n int) int64 {
+	return int64(b.base[segConst]) + int64(b.got0) + int64(n-1)*slotBytes
 }
 
 // fill writes stubs, slots and the fields of all references.
@@ -226,18 +257,30 @@ func (b *builder) fill() error {
 	for i, s := range b.stubs {
 		off := b.stub0 + uint32(i)*stubBytes
 		copy(b.data[segCode][off:], stubCode[:])
-		b.rel32(segCode, off+stubField, int64(s.slot)-(stubNext-stubField), image.Library)
+		at, base := int64(s.slot), image.Library
+		if s.own > 0 {
+			at, base = b.slot(s.own), image.Image
+		}
+		b.rel32(segCode, off+stubField, at-(stubNext-stubField), base)
 	}
 	for i, t := range b.got {
+		if t.fixed {
+			binary.LittleEndian.PutUint64(b.data[segConst][b.got0+uint32(i)*slotBytes:], t.at)
+			continue
+		}
 		at, base := b.address(t)
 		b.abs64(segConst, b.got0+uint32(i)*slotBytes, at, base)
 	}
 	for _, r := range b.refs {
 		at, base := b.address(r.to)
 		if r.slot > 0 {
-			at, base = int64(b.base[segConst])+int64(b.got0)+int64(r.slot-1)*slotBytes, image.Image
+			at, base = b.slot(r.slot), image.Image
 		}
 		off := r.from.off + uint32(r.reloc.Off)
+		if r.to.fixed && r.slot == 0 {
+			binary.LittleEndian.PutUint32(b.data[r.from.segment][off:], uint32(int64(r.to.at)+r.reloc.Addend))
+			continue
+		}
 		if r.reloc.Width() == 8 {
 			b.abs64(r.from.segment, off, at+r.reloc.Addend, base)
 			continue

@@ -6,7 +6,8 @@
 // resolves each reference of the new code for good: to the binary's own
 // functions and variables by its symbols, to other libraries through the
 // binary's own slots (which keeps versions and interposition), and to code,
-// constants and new variables that travel in the image. What it cannot resolve
+// constants and new variables that travel in the image. Names that the binary
+// does not import are left to each process, by version. What it cannot resolve
 // beyond doubt it refuses. No linker is needed where the patch is applied.
 //
 // The package is pure and deterministic; it reads no files.
@@ -29,6 +30,12 @@ type Input struct {
 	Pairs []*objdiff.Pair // the comparison of the two builds
 	Stock *object.Binary  // runs on the servers
 	Names *object.Binary  // has Stock's build-id and a symbol table; may be Stock itself
+
+	// Where versions of names come from that the binary does not import: the
+	// result of linking the new build, or else the libraries that Stock needs,
+	// in the order in which it names them. Both may be missing.
+	Fixed        *object.Binary
+	Dependencies []*object.Binary
 
 	// Review, when it is not nil, is given the pairs that are part of the binary
 	// or of the patch, and returns what else stands against it.

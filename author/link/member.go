@@ -123,7 +123,7 @@ func (l *linker) judgeGroup(o *object.Object, group int) verdict {
 		}
 	}
 	for _, s := range o.Sections {
-		if s == nil || (s.Class != object.Writable && s.Class != object.Constant) {
+		if s == nil || (s.Class != object.Writable && s.Class != object.Constant && s.Class != object.ThreadLocal) {
 			continue
 		}
 		for _, i := range s.Defs {

@@ -50,7 +50,7 @@ func (l *linker) refuse(p *placed, r object.Reloc, kind refusal.Kind, reason str
 func (l *linker) resolve(p *placed, r object.Reloc) error {
 	switch {
 	case r.ForThreads():
-		return l.refuse(p, r, refusal.ThreadLocal, "thread-local variables cannot be reached from a patch")
+		return l.threadLocal(p, r)
 	case r.Type == elf.R_X86_64_64, r.Type == elf.R_X86_64_PC32, r.Type == elf.R_X86_64_PLT32, r.ThroughGOT():
 	default:
 		return l.refuse(p, r, refusal.Relocation, "relocations of type "+r.Type.String()+" are not offered")
@@ -203,16 +203,17 @@ func (l *linker) global(p *placed, r object.Reloc) (target, error) {
 		return target{}, l.refuse(p, r, refusal.Symbol, "the binary has several of that name")
 	case ok && n.Type == elf.STT_GNU_IFUNC:
 		return target{}, l.refuse(p, r, refusal.IFunc, "which implementation runs was chosen when the library was loaded")
-	case ok && n.Type == elf.STT_OBJECT && !hasSlot && l.in.Stock.Library && !l.in.Stock.Symbolic && l.in.Stock.Exported[name]:
-		return target{}, l.refuse(p, r, refusal.Import, "the program may own the copy that counts, and the binary has no slot for it")
+	case ok && n.Type == elf.STT_OBJECT && !hasSlot && l.interposable(name):
+		// The program may own the copy that counts.
+		return l.lookedUp(p, r, name, l.in.Stock.Exported[name])
 	case ok:
 		return target{at: n.Addr}, nil
 	case hasSlot && slot.Code:
 		return l.stubFor(name, slot.Addr), nil
 	case hasSlot:
-		return target{}, l.refuse(p, r, refusal.Import, "the address of an imported variable is known only to the loader")
+		return l.lookedUp(p, r, name, l.in.Stock.Imported[name])
 	}
-	return target{}, l.refuse(p, r, refusal.Import, "the binary does not import it, so it has no slot for it")
+	return l.newImport(p, r, name)
 }
 
 // newGlobal resolves a name that the fix brings.

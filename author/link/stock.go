@@ -44,6 +44,20 @@ func (s *stock) global(name string) (n object.Named, ok, clash bool) {
 	return n, ok, clash
 }
 
+// threadGlobal returns the thread-local variable that objects share under a name.
+func (s *stock) threadGlobal(name string) (n object.Named, ok bool) {
+	for _, c := range s.names.Lookup(name) {
+		if c.Type != elf.STT_TLS || !c.Global && c.File != "" {
+			continue
+		}
+		if ok && c.Addr != n.Addr {
+			return object.Named{}, false
+		}
+		n, ok = c, true
+	}
+	return n, ok
+}
+
 // local returns the definition of a local name in one group of the table.
 func (s *stock) local(group int, name string) (n object.Named, ok bool) {
 	if group == 0 {

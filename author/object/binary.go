@@ -23,13 +23,17 @@ const maxSpan = 1 << 32
 type Binary struct {
 	BuildID  patch.BuildID
 	Library  bool // position independent; its bias is chosen when it is loaded
+	Program  bool // what a process is started with, rather than loaded by it
 	Symbolic bool // its own definitions win over those of other files
 	Compiler []string
 	Go       bool // made by the Go tool chain
 	Slots    map[string]Slot
-	PLT      map[uint64]string // address of a stub to the name that it jumps to
-	Exported map[string]bool   // names in the dynamic symbol table that are defined here
-	Named    []Named           // the static symbol table, when there is one
+	PLT      map[uint64]string  // address of a stub to the name that it jumps to
+	Exported map[string]Linkage // names in the dynamic symbol table that are defined here
+	Imported map[string]Linkage // names in it that others must define
+	Needed   []string           // libraries that are loaded with it
+	Threads  Threads            // where its thread-local variables are
+	Named    []Named            // the static symbol table, when there is one
 	segments []segment
 
 	slotNames map[uint64]string // every slot by address
@@ -42,6 +46,15 @@ type Slot struct {
 	Clash   bool // two versions of the name have slots
 	Code    bool // the symbol is known to be a function
 	version string
+}
+
+// Linkage is how files are bound to each other by one name.
+type Linkage struct {
+	Version string // the one that plain names mean; empty for none
+	Library string // of an import: file name of the library that the version is from
+	Type    elf.SymType
+	Clash   bool // the name stands for several versions
+	Own     bool // of a definition: what the file itself uses, whatever others define
 }
 
 // Named is a defined symbol with the source file that the table lists it under.
@@ -89,7 +102,8 @@ func (b *Binary) Executable(addr uint64) bool {
 // ReadBinary reads a linked amd64 library or program. The result keeps data,
 // which must not change any more. The error wraps ErrFile.
 func ReadBinary(path string, data []byte) (*Binary, error) {
-	b := &Binary{Slots: map[string]Slot{}, PLT: map[uint64]string{}, Exported: map[string]bool{}, slotNames: map[uint64]string{}}
+	b := &Binary{Slots: map[string]Slot{}, PLT: map[uint64]string{}, Exported: map[string]Linkage{}, Imported: map[string]Linkage{}, slotNames: map[uint64]string{}}
+	b.Threads = newThreads()
 	err := guard(path, func() error {
 		f, err := open(data)
 		if err != nil {
@@ -98,7 +112,7 @@ func ReadBinary(path string, data []byte) (*Binary, error) {
 		if f.Type != elf.ET_DYN && f.Type != elf.ET_EXEC {
 			return errors.New("it is not a linked library or program")
 		}
-		b.Library = f.Type == elf.ET_DYN
+		b.Library, b.Program = f.Type == elf.ET_DYN, f.Type == elf.ET_EXEC
 		if err := b.readSections(f); err != nil {
 			return err
 		}
@@ -111,6 +125,7 @@ func ReadBinary(path string, data []byte) (*Binary, error) {
 		if err := b.readSlots(f); err != nil {
 			return err
 		}
+		b.finishThreads()
 		if err := b.readSymbolic(f); err != nil {
 			return err
 		}
@@ -171,11 +186,15 @@ func buildID(note []byte) (patch.BuildID, error) {
 
 func (b *Binary) readSegments(f *elf.File, data []byte) error {
 	for _, p := range f.Progs {
-		if p.Type != elf.PT_LOAD {
+		if p.Type != elf.PT_LOAD && p.Type != elf.PT_TLS {
 			continue
 		}
-		if p.Memsz > maxSpan || p.Vaddr > maxSpan {
+		if p.Memsz > maxSpan || p.Vaddr > maxSpan || p.Align > maxSpan {
 			return errors.New("a segment is out of range")
+		}
+		if p.Type == elf.PT_TLS {
+			b.Threads.size, b.Threads.align = p.Memsz, max(p.Align, 1)
+			continue
 		}
 		s := segment{addr: p.Vaddr, size: p.Memsz, exec: p.Flags&elf.PF_X != 0}
 		// A file of debug symbols alone has segments without content.
@@ -247,9 +266,10 @@ func (b *Binary) readSlots(f *elf.File) error {
 		return err
 	}
 	for _, s := range dynamic {
-		if s.Section != elf.SHN_UNDEF {
-			b.Exported[s.Name] = true
-		}
+		b.addLinkage(s)
+	}
+	if b.Needed, err = f.DynString(elf.DT_NEEDED); err != nil {
+		return err
 	}
 	for _, s := range f.Sections {
 		if s.Type != elf.SHT_RELA || s.Flags&elf.SHF_ALLOC == 0 {
@@ -265,16 +285,42 @@ func (b *Binary) readSlots(f *elf.File) error {
 		for ; len(table) >= relaBytes; table = table[relaBytes:] {
 			r := rela(table)
 			lazy := r.Type == elf.R_X86_64_JMP_SLOT
-			if r.Symbol == 0 || (!lazy && r.Type != elf.R_X86_64_GLOB_DAT) {
-				continue
-			}
 			if r.Symbol > len(dynamic) {
 				return fmt.Errorf("a relocation of %s is out of range", s.Name)
+			}
+			if r.ForThreads() {
+				name := ""
+				if r.Symbol != 0 {
+					name = dynamic[r.Symbol-1].Name
+				}
+				b.addThreadSlot(name, r)
+				continue
+			}
+			if r.Symbol == 0 || (!lazy && r.Type != elf.R_X86_64_GLOB_DAT) {
+				continue
 			}
 			b.addSlot(dynamic[r.Symbol-1], r.Off, lazy)
 		}
 	}
 	return nil
+}
+
+// addLinkage notes a dynamic symbol. Old versions, which new code is never
+// bound to, do not count.
+func (b *Binary) addLinkage(s elf.Symbol) {
+	table := b.Imported
+	if s.Section != elf.SHN_UNDEF {
+		if s.HasVersion && s.VersionIndex.IsHidden() {
+			return
+		}
+		table = b.Exported
+	}
+	old, again := table[s.Name]
+	table[s.Name] = Linkage{
+		Version: s.Version, Library: s.Library, Type: elf.ST_TYPE(s.Info),
+		Clash: again && (old.Clash || old.Version != s.Version),
+		Own:   elf.ST_VISIBILITY(s.Other) == elf.STV_PROTECTED,
+	}
 }
 
 // addSlot prefers, of two slots for one name, the one that the loader fills at
@@ -301,6 +347,13 @@ func (b *Binary) readSymbolic(f *elf.File) error {
 	flags, err := f.DynValue(elf.DT_FLAGS)
 	if err != nil {
 		return err
+	}
+	more, err := f.DynValue(elf.DT_FLAGS_1)
+	if err != nil {
+		return err
+	}
+	for _, v := range more {
+		b.Program = b.Program || elf.DynFlag1(v)&elf.DF_1_PIE != 0
 	}
 	b.Symbolic = len(old) > 0
 	for _, v := range flags {

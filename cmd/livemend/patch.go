@@ -33,6 +33,8 @@ type patchBuildUser struct {
 	After       string   `help:"Folder with the objects of the fixed source, built alike." type:"existingdir"`
 	Binary      string   `help:"The binary as it is on the servers; with --debian it is taken from the package." type:"existingfile"`
 	Twin        string   `help:"The same binary with its symbols, when --binary is stripped." type:"existingfile"`
+	Fixed       string   `help:"What the fixed objects were linked into: tells the versions of functions that the fix is the first to use." type:"existingfile"`
+	Dependency  []string `sep:"none" help:"Without --fixed: a library that the binary needs, which tells the same; may be repeated, in the binary's order." type:"existingfile"`
 	Fix         []string `required:"" sep:"none" placeholder:"CVE=ID,severity=S,component=C,distribution=D,fixed=V" help:"A vulnerability that the patch closes; may be repeated. With --debian also debian/patches/NAME: only that patch of the source; or a file with a diff that goes on top of --from."`
 	Level       int64    `required:"" help:"Number of the patch among those for the same binary, from 1."`
 	ID          string   `required:"" name:"id" help:"Identifier of the patch; also the name of the files."`
@@ -46,7 +48,7 @@ type patchBuildUser struct {
 
 func (c *patchBuildUser) Run(ctx context.Context, k *kong.Kong) error {
 	request := author.Request{
-		Before: c.Before, After: c.After, Binary: c.Binary, Twin: c.Twin,
+		Before: c.Before, After: c.After, Binary: c.Binary, Twin: c.Twin, Fixed: c.Fixed, Dependencies: c.Dependency,
 		ID: c.ID, Level: c.Level, Supersedes: c.Supersedes, Description: c.Description,
 		Builder: "livemend patch build user",
 	}
@@ -196,7 +198,7 @@ func (c *patchShow) Run(k *kong.Kong) error {
 	return show(k.Stdout, f)
 }
 
-// show writes what an image does, one line per segment and function.
+// show writes what an image does, one line per segment, import and function.
 func show(w io.Writer, f *image.File) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "for build-id %s (%s)\n", f.BuildID, f.Arch)
@@ -207,6 +209,14 @@ func show(w io.Writer, f *image.File) error {
 		at += s.Size
 	}
 	fmt.Fprintf(&b, "  %d relocations\n", len(f.Relocs))
+	kinds := map[image.ImportKind]string{image.Function: "function", image.Data: "data"}
+	for _, m := range f.Imports {
+		name := m.Name
+		if m.Version != "" {
+			name += "@" + m.Version
+		}
+		fmt.Fprintf(&b, "  import %s (%s)\n", name, kinds[m.Kind])
+	}
 	for i := range f.Hunks {
 		h := &f.Hunks[i]
 		fmt.Fprintf(&b, "  function %s at %#x (%d bytes) goes to %#x\n", h.Name, h.Off, h.Size, h.New)

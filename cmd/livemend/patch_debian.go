@@ -55,8 +55,8 @@ func (c *patchBuildUser) build(ctx context.Context, progress io.Writer, r author
 		}
 		return author.Build(ctx, r)
 	}
-	if c.Before != "" || c.After != "" || c.Twin != "" {
-		return nil, errors.New("with --debian the objects and the twin are built: leave out --before, --after and --twin")
+	if c.Before != "" || c.After != "" || c.Twin != "" || c.Fixed != "" || len(c.Dependency) > 0 {
+		return nil, errors.New("with --debian the objects and the twin are built: leave out --before, --after, --twin, --fixed and --dependency")
 	}
 	work := c.Work
 	if work == "" {

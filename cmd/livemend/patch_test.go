@@ -122,3 +122,30 @@ func TestPlainName(t *testing.T) {
 		}
 	}
 }
+
+// A fix that calls what the library never called needs to be told the version,
+// and the patch says that it imports it.
+func TestPatchBuildImports(t *testing.T) {
+	t.Parallel()
+	before := authortest.Files{"a.c": "#include <unistd.h>\n__attribute__((noinline)) int work(int x) { return x * x * 3 + 1; }\nvoid show(void) { work(1); }"}
+	after := authortest.Files{"a.c": strings.Replace(before["a.c"], "3 + 1", "getpagesize()", 1)}
+	binary, twin := authortest.Library(t, before)
+	_, fixed := authortest.Library(t, after)
+	out := t.TempDir()
+	args := []string{
+		"patch", "build", "user", "--before", authortest.Objects(t, before, authortest.Sections()...),
+		"--after", authortest.Objects(t, after, authortest.Sections()...), "--binary", binary, "--twin", twin,
+		"--fix", "CVE=TEST-1", "--level", "1", "--id", "U-test-1", "--out", out,
+	}
+	if _, err := command(t, args...); err == nil || !strings.Contains(err.Error(), "--fixed FILE") {
+		t.Fatalf("without the linked result: %v", err)
+	}
+	said, err := command(t, append(args, "--fixed", fixed)...)
+	if err != nil || !strings.Contains(said, "imports getpagesize@GLIBC_2.2.5") {
+		t.Fatalf("%v: %s", err, said)
+	}
+	said, err = command(t, "patch", "show", filepath.Join(out, "U-test-1.lmp"))
+	if err != nil || !strings.Contains(said, "import getpagesize@GLIBC_2.2.5 (function)") {
+		t.Errorf("%v: %s", err, said)
+	}
+}

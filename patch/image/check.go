@@ -55,6 +55,9 @@ func (f *File) Check() error {
 	if err := f.checkSegments(); err != nil {
 		return err
 	}
+	if err := f.checkImports(); err != nil {
+		return err
+	}
 	if err := f.checkRelocs(); err != nil {
 		return err
 	}
@@ -84,6 +87,36 @@ func (f *File) checkSegments() error {
 	return nil
 }
 
+// checkImports wants rising order, so that one File has one encoding.
+func (f *File) checkImports() error {
+	if len(f.Imports) > MaxImports {
+		return rule("it has too many imports")
+	}
+	for i, m := range f.Imports {
+		wrong := ""
+		switch {
+		case !validName(m.Name) || m.Version != "" && !validName(m.Version):
+			wrong = " has no valid name or version"
+		case m.Kind != Function && m.Kind != Data:
+			wrong = " has an unknown kind"
+		case i > 0 && !f.Imports[i-1].before(&f.Imports[i]):
+			wrong = " is out of order or there twice"
+		default:
+			continue
+		}
+		return rule(nth("import", i) + wrong)
+	}
+	return nil
+}
+
+// before reports whether m stands before o in an image.
+func (m *Import) before(o *Import) bool {
+	if m.Name != o.Name {
+		return m.Name < o.Name
+	}
+	return m.Version < o.Version
+}
+
 // checkRelocs walks relocations and segments side by side; both are in order.
 func (f *File) checkRelocs() error {
 	if len(f.Relocs) > MaxRelocs {
@@ -91,9 +124,10 @@ func (f *File) checkRelocs() error {
 	}
 	seg, start := 0, uint64(0) // current segment and its offset
 	free := uint64(0)          // first byte behind the fields seen so far
+	used := make([]bool, len(f.Imports))
 	for i, r := range f.Relocs {
 		width := r.Form.width()
-		if width == 0 || (r.Base != Image && r.Base != Library) {
+		if width == 0 || (r.Base != Image && r.Base != Library && r.Base != Imported) {
 			return rule(nth("relocation", i) + " has an unknown form or base")
 		}
 		if r.Addend <= -MaxReach || r.Addend >= MaxReach {
@@ -110,6 +144,22 @@ func (f *File) checkRelocs() error {
 		}
 		if seg == len(f.Segments) || free > start+uint64(f.Segments[seg].Size) {
 			return rule(nth("relocation", i) + " does not lie inside one segment")
+		}
+		if r.Base != Imported {
+			continue
+		}
+		// Nothing but the agent may write where a foreign address stands.
+		if r.Form != Abs64 || f.Segments[seg].Prot != ReadOnly {
+			return rule(nth("relocation", i) + " puts an import elsewhere than in a read-only slot")
+		}
+		if r.Addend < 0 || r.Addend >= int64(len(f.Imports)) {
+			return rule(nth("relocation", i) + " names an import that does not exist")
+		}
+		used[r.Addend] = true
+	}
+	for i, u := range used {
+		if !u {
+			return rule(nth("import", i) + " is not used")
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 //
 //	magic "LMPIMAGE", u32 version
 //	u8 length, architecture; u8 length, build-id as text
+//	u32 count, imports: u16 length, name; u16 length, version; u8 kind
 //	u32 count, segments: u8 protection, u32 size, u32 length, data
 //	u32 count, relocations: u32 offset, u8 base, u8 form, u64 addend
 //	u32 count, hunks: u16 length, name, u64 offset, u32 size, 32 bytes hash, 16 bytes entry, u32 new
@@ -18,12 +19,13 @@ import (
 // One File has one encoding, and nothing may follow it.
 const (
 	magic   = "LMPIMAGE"
-	version = 1
+	version = 2
 )
 
 // Fixed parts of the items, in bytes. Counts are checked against the bytes that
 // are left, so a lying count cannot make the reader allocate.
 const (
+	importBytes  = 2 + 2 + 1
 	segmentBytes = 1 + 4 + 4
 	relocBytes   = 4 + 1 + 1 + 8
 	hunkBytes    = 2 + 8 + 4 + 32 + EntrySize + 4
@@ -36,6 +38,9 @@ func Encode(f *File) ([]byte, error) {
 		return nil, err
 	}
 	size := len(magic) + 64 + len(f.Arch) + len(f.BuildID) + len(f.Relocs)*relocBytes
+	for _, m := range f.Imports {
+		size += importBytes + len(m.Name) + len(m.Version)
+	}
 	for _, s := range f.Segments {
 		size += segmentBytes + len(s.Data)
 	}
@@ -48,6 +53,12 @@ func Encode(f *File) ([]byte, error) {
 	b = le.AppendUint32(b, version)
 	b = append(append(b, byte(len(f.Arch))), f.Arch...)
 	b = append(append(b, byte(len(f.BuildID))), f.BuildID...)
+	b = le.AppendUint32(b, uint32(len(f.Imports)))
+	for _, m := range f.Imports {
+		b = append(le.AppendUint16(b, uint16(len(m.Name))), m.Name...)
+		b = append(le.AppendUint16(b, uint16(len(m.Version))), m.Version...)
+		b = append(b, byte(m.Kind))
+	}
 	b = le.AppendUint32(b, uint32(len(f.Segments)))
 	for _, s := range f.Segments {
 		b = append(b, byte(s.Prot))
@@ -89,6 +100,15 @@ func Decode(data []byte) (*File, error) {
 	f := &File{}
 	f.Arch = string(r.take(int(r.u8())))
 	f.BuildID = patch.BuildID(r.take(int(r.u8())))
+	if n := r.count("imports", MaxImports, importBytes); n > 0 {
+		f.Imports = make([]Import, n)
+		for i := range f.Imports {
+			m := &f.Imports[i]
+			m.Name = string(r.take(int(r.u16())))
+			m.Version = string(r.take(int(r.u16())))
+			m.Kind = ImportKind(r.u8())
+		}
+	}
 	for n := r.count("segments", MaxSegments, segmentBytes); n > 0; n-- {
 		s := Segment{Prot: Prot(r.u8()), Size: r.u32()}
 		s.Data = append([]byte(nil), r.take(r.length(MaxSize))...)

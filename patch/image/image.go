@@ -3,7 +3,8 @@
 // that say which old functions jump into them.
 //
 // The author's linker resolves everything against the stock binary, so what is
-// left for the agent is arithmetic. The format is Livemend's own and is read by
+// left for the agent is arithmetic, and looking up the few names that the stock
+// binary does not import itself. The format is Livemend's own and is read by
 // a root process: the reader trusts nothing, and Check holds every rule that
 // the applier relies on. Pure; no fmt; must not know about processes.
 package image
@@ -18,6 +19,7 @@ const (
 	MaxRelocs    = 1 << 18
 	MaxHunks     = patch.MaxFunctions
 	MaxNameBytes = 512
+	MaxImports   = 1024
 	JumpSize     = 5  // e9 rel32
 	EntrySize    = 16 // bytes of the old function that a hunk carries
 )
@@ -44,11 +46,29 @@ type Segment struct {
 // Base says what a relocation's value is relative to.
 type Base uint8
 
-// The two bases.
+// The three bases.
 const (
-	Image   Base = 1 // address of the first segment
-	Library Base = 2 // load bias of the library (address of its vaddr 0)
+	Image    Base = 1 // address of the first segment
+	Library  Base = 2 // load bias of the library (address of its vaddr 0)
+	Imported Base = 3 // address of the import whose number is the Addend; only as Abs64 in a ReadOnly segment
 )
+
+// ImportKind says what an imported name must turn out to be.
+type ImportKind uint8
+
+// The two kinds of import.
+const (
+	Function ImportKind = 1
+	Data     ImportKind = 2
+)
+
+// Import is a name that the process must define outside the image, in an object
+// that the library or the program is linked with.
+type Import struct {
+	Name    string
+	Version string // of the symbol; empty for one without
+	Kind    ImportKind
+}
 
 // Form says how a relocation's value is stored.
 type Form uint8
@@ -81,6 +101,7 @@ type Hunk struct {
 type File struct {
 	BuildID  patch.BuildID // of the library the image was linked against
 	Arch     string        // amd64
+	Imports  []Import      // by rising Name and then Version, each once and used
 	Segments []Segment
 	Relocs   []Reloc // by rising Off, never overlapping
 	Hunks    []Hunk  // by rising Off, never overlapping

@@ -22,6 +22,7 @@ func sample() *File {
 	return &File{
 		BuildID: testID,
 		Arch:    "amd64",
+		Imports: []Import{{Name: "free", Version: "V_1", Kind: Function}, {Name: "state", Kind: Data}},
 		Segments: []Segment{
 			{Prot: ReadExec, Size: PageSize, Data: code},
 			{Prot: ReadOnly, Size: PageSize, Data: []byte("text\x00")},
@@ -31,6 +32,8 @@ func sample() *File {
 			{Off: 8, Base: Image, Form: Rel32, Addend: PageSize - 4},
 			{Off: 12, Base: Library, Form: Rel32, Addend: 0x1000 - 4},
 			{Off: PageSize + 8, Base: Library, Form: Abs64, Addend: 0x2000},
+			{Off: PageSize + 16, Base: Imported, Form: Abs64, Addend: 1},
+			{Off: PageSize + 24, Base: Imported, Form: Abs64, Addend: 0},
 			{Off: 2 * PageSize, Base: Image, Form: Abs64, Addend: PageSize},
 		},
 		Hunks: []Hunk{
@@ -92,6 +95,13 @@ func genFile(t *rapid.T) *File {
 			s.Data = nil
 		}
 	}
+	for i := range rapid.IntRange(0, 3).Draw(t, "imports") {
+		f.Imports = append(f.Imports, Import{
+			Name:    string(rune('a'+i)) + rapid.StringMatching(`[a-z_]{0,9}`).Draw(t, "import"),
+			Version: rapid.StringMatching(`|[A-Z_.0-9]{1,9}`).Draw(t, "version"),
+			Kind:    ImportKind(rapid.IntRange(1, 2).Draw(t, "kind")),
+		})
+	}
 	f.Segments[0].Prot, f.Segments[0].Data = ReadExec, []byte{0x90, 0xc3}
 	for off := uint32(0); ; {
 		off += rapid.Uint32Range(0, 2*PageSize).Draw(t, "gap")
@@ -106,6 +116,16 @@ func genFile(t *rapid.T) *File {
 			f.Relocs = append(f.Relocs, r)
 		}
 		off += 8
+	}
+	if len(f.Imports) > 0 {
+		end := f.Size()
+		f.Segments = append(f.Segments[:min(len(f.Segments), MaxSegments-1)], Segment{Prot: ReadOnly, Size: PageSize})
+		if end = f.Size() - PageSize; len(f.Relocs) > 0 {
+			f.Relocs = slices.DeleteFunc(f.Relocs, func(r Reloc) bool { return r.Off >= end })
+		}
+		for i := range f.Imports {
+			f.Relocs = append(f.Relocs, Reloc{Off: end + 8*uint32(i), Base: Imported, Form: Abs64, Addend: int64(i)})
+		}
 	}
 	at := uint64(0)
 	for range rapid.IntRange(1, 5).Draw(t, "hunks") {
@@ -143,11 +163,23 @@ func TestCheckRefuses(t *testing.T) {
 		{"relocation out of order", func(f *File) { slices.Reverse(f.Relocs) }},
 		{"relocations overlap", func(f *File) { f.Relocs[1].Off = 11 }},
 		{"relocation over a segment's edge", func(f *File) { f.Relocs[1].Off = PageSize - 2 }},
-		{"relocation behind the image", func(f *File) { f.Relocs[3].Off = 4 * PageSize }},
-		{"relocation at the end of 32 bits", func(f *File) { f.Relocs[3].Off = 1<<32 - 1 }},
+		{"relocation behind the image", func(f *File) { f.Relocs[5].Off = 4 * PageSize }},
+		{"relocation at the end of 32 bits", func(f *File) { f.Relocs[5].Off = 1<<32 - 1 }},
 		{"unknown form", func(f *File) { f.Relocs[0].Form = 3 }},
 		{"unknown base", func(f *File) { f.Relocs[0].Base = 0 }},
 		{"addend out of reach", func(f *File) { f.Relocs[0].Addend = MaxReach }},
+		{"import without a name", func(f *File) { f.Imports[0].Name = "" }},
+		{"import version with a blank", func(f *File) { f.Imports[0].Version = "a b" }},
+		{"import of no kind", func(f *File) { f.Imports[0].Kind = 0 }},
+		{"imports out of order", func(f *File) { slices.Reverse(f.Imports) }},
+		{"import twice", func(f *File) { f.Imports[1] = f.Imports[0] }},
+		{"import not used", func(f *File) { f.Relocs[3].Addend = 0 }},
+		{"import that does not exist", func(f *File) { f.Relocs[3].Addend = 2 }},
+		{"import below the first", func(f *File) { f.Relocs[3].Addend = -1 }},
+		{"too many imports", func(f *File) { f.Imports = make([]Import, MaxImports+1) }},
+		{"import in 32 bits", func(f *File) { f.Relocs[3].Form = Rel32 }},
+		{"import in code", func(f *File) { f.Segments[1].Prot = ReadExec }},
+		{"import in writable memory", func(f *File) { f.Segments[1].Prot = ReadWrite }},
 		{"no function", func(f *File) { f.Hunks = nil }},
 		{"nameless function", func(f *File) { f.Hunks[0].Name = "" }},
 		{"name with a line break", func(f *File) { f.Hunks[0].Name = "a\nb" }},
@@ -184,7 +216,7 @@ func TestDecodeAppliesCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prot := bytes.Index(b, []byte(testID)) + len(testID) + 4
+	prot := bytes.Index(b, []byte("state")) + len("state") + 2 + 1 + 4
 	b[prot] = 4
 	if _, err := Decode(b); !errors.Is(err, ErrRule) {
 		t.Fatal(err)
@@ -196,10 +228,14 @@ func TestDecodeLyingCount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	segments := bytes.Index(b, []byte(testID)) + len(testID)
-	binary.LittleEndian.PutUint32(b[segments:], 1<<31)
-	if _, err := Decode(b); !errors.Is(err, ErrFormat) {
-		t.Fatal(err)
+	imports := bytes.Index(b, []byte(testID)) + len(testID)
+	segments := bytes.Index(b, []byte("state")) + len("state") + 2 + 1
+	for _, at := range []int{imports, segments} {
+		lying := slices.Clone(b)
+		binary.LittleEndian.PutUint32(lying[at:], 1<<31)
+		if _, err := Decode(lying); !errors.Is(err, ErrFormat) {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -216,7 +252,8 @@ func TestJumpOff(t *testing.T) {
 func TestPlace(t *testing.T) {
 	f := sample()
 	const at, bias = 0x7f0000010000, 0x7f0000000000
-	out, err := f.Place(at, bias)
+	const free, state = 0x7f1000000010, 0x7f1000000020
+	out, err := f.Place(at, bias, free, state)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +275,16 @@ func TestPlace(t *testing.T) {
 	if got := binary.LittleEndian.Uint64(out[2*PageSize:]); got != at+PageSize {
 		t.Errorf("image pointer: %#x", got)
 	}
-	if _, err := f.Place(0x7ffff7000000, 0x7ffff7100000); err != nil {
+	if got := binary.LittleEndian.Uint64(out[PageSize+16:]); got != state {
+		t.Errorf("imported variable: %#x", got)
+	}
+	if got := binary.LittleEndian.Uint64(out[PageSize+24:]); got != free {
+		t.Errorf("imported function: %#x", got)
+	}
+	if _, err := f.Place(at, bias, free); !errors.Is(err, ErrPlace) {
+		t.Errorf("an import without an address: %v", err)
+	}
+	if _, err := f.Place(0x7ffff7000000, 0x7ffff7100000, free, state); err != nil {
 		t.Errorf("a process without address randomisation: %v", err)
 	}
 	for _, bad := range []struct{ at, bias uint64 }{
@@ -248,7 +294,7 @@ func TestPlace(t *testing.T) {
 		{1 << 47, 1<<47 - 1}, // kernel space
 		{^uint64(0) &^ 4095, bias},
 	} {
-		if _, err := f.Place(bad.at, bad.bias); !errors.Is(err, ErrPlace) {
+		if _, err := f.Place(bad.at, bad.bias, free, state); !errors.Is(err, ErrPlace) {
 			t.Errorf("Place(%#x, %#x): %v", bad.at, bad.bias, err)
 		}
 	}
@@ -270,7 +316,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil || !bytes.Equal(again, data) {
 			t.Fatalf("a decoded image has two encodings: %v", err)
 		}
-		if _, err := file.Place(0x7f0000010000, 0x7f0000000000); err != nil && !errors.Is(err, ErrPlace) {
+		if _, err := file.Place(0x7f0000010000, 0x7f0000000000, make([]uint64, len(file.Imports))...); err != nil && !errors.Is(err, ErrPlace) {
 			t.Fatal(err)
 		}
 	})

@@ -21,13 +21,17 @@ func (f Form) width() uint64 {
 
 // Place returns the bytes of the whole image, all segments with their zero
 // rests, for the case that its first segment lies at imageAddr and the library
-// is loaded with the given bias. f must have passed Check. The error wraps
+// is loaded with the given bias; imports are the addresses of f.Imports, in
+// their order. f must have passed Check. The error wraps
 // ErrPlace when a 32-bit field cannot reach its target from there: a place
 // nearer to the library will do.
-func (f *File) Place(imageAddr, bias uint64) ([]byte, error) {
+func (f *File) Place(imageAddr, bias uint64, imports ...uint64) ([]byte, error) {
 	size := uint64(f.Size())
 	if imageAddr%PageSize != 0 || imageAddr >= userEnd-size || bias >= userEnd {
 		return nil, &Error{Kind: ErrPlace, Reason: "the address is not the start of a page that a process can use"}
+	}
+	if len(imports) != len(f.Imports) {
+		return nil, &Error{Kind: ErrPlace, Reason: "not every import has an address"}
 	}
 	out := make([]byte, size)
 	start := 0
@@ -37,8 +41,11 @@ func (f *File) Place(imageAddr, bias uint64) ([]byte, error) {
 	}
 	for i, r := range f.Relocs {
 		target := imageAddr + uint64(r.Addend)
-		if r.Base == Library {
+		switch r.Base {
+		case Library:
 			target = bias + uint64(r.Addend)
+		case Imported:
+			target = imports[r.Addend]
 		}
 		field := out[r.Off:]
 		if r.Form == Abs64 {

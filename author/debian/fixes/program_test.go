@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -54,11 +55,16 @@ func (f fix) start(t *testing.T, library string) *program {
 		}
 		text.Write(part)
 	}
+	// The interpreter itself may need the library; it shall not load another copy.
+	dir := t.TempDir()
+	if err := os.Symlink(library, filepath.Join(dir, sets[f.set].library)); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p := &program{t: t, library: library}
 	const shell = `exec 3<&0; "$@" <&3 & echo $!; wait`
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", shell, "sh", interpreter, "-c", text.String(), library, t.TempDir())
-	cmd.Env = []string{"PATH=/usr/bin:/bin"}
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LD_LIBRARY_PATH=" + dir}
 	if f.env != "" {
 		cmd.Env = append(cmd.Env, f.env)
 	}
