@@ -31,7 +31,6 @@ type library struct {
 	name string // soname
 	path string
 	file []byte
-	elf  *elf.File
 	id   patch.BuildID
 	syms []elf.Symbol
 }
