@@ -283,13 +283,12 @@ func (t *tracer) resume(th *thread) error {
 func (t *tracer) await1(th *thread) (sig, event int, err error) {
 	th.stopped = false
 	for {
-		tid, status := nextStop()
-		if tid == th.tid {
-			th.stopped = true
-			return status & 0xff, status >> 8, nil
-		}
 		if sleep(t.h.pid, th.tid) {
 			return 0, 0, errEnded
+		}
+		if status, ok := stopOf(th.tid); ok {
+			th.stopped = true
+			return status & 0xff, status >> 8, nil
 		}
 	}
 }

@@ -47,9 +47,11 @@ func (j *job) run(ctx context.Context, what action) Result {
 	deadline := time.Now().Add(j.engine.opts.Patience)
 	pause := retryFirst
 	var r report
+	var stop, mapping time.Duration // of all attempts
 	for try := 1; ; try++ {
 		r = j.attempt(ctx, what)
-		r.result.Tries = try
+		stop, mapping = stop+r.result.Stop, mapping+r.result.Map
+		r.result.Tries, r.result.Stop, r.result.Map = try, stop, mapping
 		if r.mapped != 0 {
 			j.mapped = r.mapped
 		}

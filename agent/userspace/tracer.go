@@ -181,37 +181,44 @@ func (t *tracer) counted() bool {
 	return uint64(st.Nlink) == uint64(n)
 }
 
-// await waits until every traced thread has stopped or ended.
+// await waits until every traced thread has stopped or ended, one after the
+// other: asking for all of them at once makes the kernel look at each every time.
 func (t *tracer) await(deadline time.Time) error {
-	missing := 0
-	for i := range t.threads {
-		if th := &t.threads[i]; !th.stopped && !th.dead {
-			missing++
+	round := 0
+	for i := 0; i < len(t.threads); {
+		th := &t.threads[i]
+		if th.stopped || th.dead {
+			i++
+			continue
 		}
-	}
-	for round := 0; missing > 0; round++ {
-		tid, status := nextStop()
-		if tid == 0 {
-			if round%64 == 63 {
-				missing -= t.bury()
-				if time.Now().After(deadline) && missing > 0 {
-					return &busyError{strconv.Itoa(missing) + " of its threads did not stop in time (the kernel is busy on their behalf)"}
-				}
+		status, ok := stopOf(th.tid)
+		if ok {
+			th.took(status)
+			if status>>8 == eventExec {
+				return errExec
 			}
-			idle(round)
 			continue
 		}
-		i, known := t.index[tid]
-		if !known || t.threads[i].stopped {
-			continue
+		if round%64 == 63 {
+			t.bury()
+			if missing := t.missing(); missing > 0 && time.Now().After(deadline) {
+				return &busyError{strconv.Itoa(missing) + " of its threads did not stop in time (the kernel is busy on their behalf)"}
+			}
 		}
-		missing--
-		t.threads[i].took(status)
-		if status>>8 == eventExec {
-			return errExec
-		}
+		idle(round)
+		round++
 	}
 	return nil
+}
+
+// missing counts the threads that have neither stopped nor ended.
+func (t *tracer) missing() (n int) {
+	for i := range t.threads {
+		if th := &t.threads[i]; !th.stopped && !th.dead {
+			n++
+		}
+	}
+	return n
 }
 
 // bury takes note of threads that ended instead of stopping.
