@@ -19,6 +19,16 @@ type call struct {
 
 // mapCall maps anonymous pages at an address where nothing lies yet.
 func mapCall(addr, size uint64, p prot) call {
+	return pagesCall(addr, size, p, unix.MAP_FIXED_NOREPLACE)
+}
+
+// remapCall gives a part of what mapCall mapped another protection. It maps new
+// pages over it: a process may be forbidden to make pages executable afterwards.
+func remapCall(addr, size uint64, p prot) call {
+	return pagesCall(addr, size, p, unix.MAP_FIXED)
+}
+
+func pagesCall(addr, size uint64, p prot, place uint64) call {
 	flags := uint64(0)
 	for _, f := range [...]struct {
 		ours prot
@@ -28,10 +38,9 @@ func mapCall(addr, size uint64, p prot) call {
 			flags |= f.bit
 		}
 	}
-	const how = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED_NOREPLACE
 	return call{
 		nr:   unix.SYS_MMAP,
-		args: [6]uint64{addr, size, flags, how, ^uint64(0), 0},
+		args: [6]uint64{addr, size, flags, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | place, ^uint64(0), 0},
 		want: int64(addr),
 		what: "mapping the image's pages",
 	}
