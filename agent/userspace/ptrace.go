@@ -88,17 +88,16 @@ func exited(pid, tid int) bool {
 	return e == unix.ECHILD || e == 0 && info.pid != 0
 }
 
-// sleep waits until a traced thread has stopped or ended, without taking the
-// news of the stop, and reports whether it ended. The kernel hands the processor
-// over at once, which no nap can do.
+// sleep waits until the only thread of the process that this one traces has
+// stopped or ended, without taking the news of the stop, and reports whether it
+// ended. The kernel hands the processor over at once, which no nap can do; but
+// nothing breaks this wait off. It is for any of our threads, though there is
+// one: one whose number another took over by exec would not end a wait for it.
 func sleep(pid, tid int) bool {
 	var info stopInfo
-	const flags = waitStopped | unix.WEXITED | unix.WNOWAIT | unix.WALL
-	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_PID, uintptr(tid), uintptr(unsafe.Pointer(&info)), flags, 0, 0)
-	switch {
-	case e == unix.EINTR:
-		return false
-	case e == 0 && info.code == codeTrapped:
+	const flags = waitStopped | unix.WEXITED | unix.WNOWAIT | unix.WALL | unix.WNOTHREAD
+	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)), flags, 0, 0)
+	if e == unix.EINTR || e == 0 && info.code == codeTrapped {
 		return false
 	}
 	return exited(pid, tid)
