@@ -181,44 +181,37 @@ func (t *tracer) counted() bool {
 	return uint64(st.Nlink) == uint64(n)
 }
 
-// await waits until every traced thread has stopped or ended, one after the
-// other: asking for all of them at once makes the kernel look at each every time.
+// await waits until every traced thread has stopped or ended.
 func (t *tracer) await(deadline time.Time) error {
-	round := 0
-	for i := 0; i < len(t.threads); {
-		th := &t.threads[i]
-		if th.stopped || th.dead {
-			i++
-			continue
-		}
-		status, ok := stopOf(th.tid)
-		if ok {
-			th.took(status)
-			if status>>8 == eventExec {
-				return errExec
-			}
-			continue
-		}
-		if round%64 == 63 {
-			t.bury()
-			if missing := t.missing(); missing > 0 && time.Now().After(deadline) {
-				return &busyError{strconv.Itoa(missing) + " of its threads did not stop in time (the kernel is busy on their behalf)"}
-			}
-		}
-		idle(round)
-		round++
-	}
-	return nil
-}
-
-// missing counts the threads that have neither stopped nor ended.
-func (t *tracer) missing() (n int) {
+	missing := 0
 	for i := range t.threads {
 		if th := &t.threads[i]; !th.stopped && !th.dead {
-			n++
+			missing++
 		}
 	}
-	return n
+	for round := 0; missing > 0; round++ {
+		tid, status := nextStop()
+		if tid == 0 {
+			if round%64 == 63 {
+				missing -= t.bury()
+				if time.Now().After(deadline) && missing > 0 {
+					return &busyError{strconv.Itoa(missing) + " of its threads did not stop in time (the kernel is busy on their behalf)"}
+				}
+			}
+			idle(round)
+			continue
+		}
+		i, known := t.index[tid]
+		if !known || t.threads[i].stopped {
+			continue
+		}
+		missing--
+		t.threads[i].took(status)
+		if status>>8 == eventExec {
+			return errExec
+		}
+	}
+	return nil
 }
 
 // bury takes note of threads that ended instead of stopping.
