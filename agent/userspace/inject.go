@@ -295,7 +295,7 @@ func (t *tracer) await1(th *thread) (sig, event int, err error) {
 		if sleep(t.h.pid, th.tid) {
 			return 0, 0, errEnded
 		}
-		if status, ok := stopOf(th.tid); ok {
+		if tid, status := nextStop(); tid == th.tid {
 			th.stopped = true
 			return status & 0xff, status >> 8, nil
 		}

@@ -57,17 +57,9 @@ type stopInfo struct {
 
 // nextStop returns the next thread of ours that has stopped, without waiting
 // and without reaping any that ended: tid 0 means none.
-func nextStop() (tid, status int) { return takeStop(unix.P_ALL, 0) }
-
-// stopOf is nextStop for one thread; ok is false when it has not stopped.
-func stopOf(tid int) (status int, ok bool) {
-	got, status := takeStop(unix.P_PID, tid)
-	return status, got != 0
-}
-
-func takeStop(kind, id int) (tid, status int) {
+func nextStop() (tid, status int) {
 	var info stopInfo
-	_, _, e := unix.RawSyscall6(unix.SYS_WAITID, uintptr(kind), uintptr(id), uintptr(unsafe.Pointer(&info)),
+	_, _, e := unix.RawSyscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)),
 		waitStopped|unix.WNOHANG|unix.WALL|unix.WNOTHREAD, 0, 0)
 	if e != 0 {
 		return 0, 0 // ECHILD: all of them are gone
