@@ -2,7 +2,7 @@
 # Both install what they need from the distribution's packages and say so.
 
 .DELETE_ON_ERROR:
-.PHONY: build demo test packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-test clean FORCE
+.PHONY: build demo test packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-test need-bench need-load bench-userspace load-userspace clean FORCE
 
 VERSION := 0.1.0
 ARCH    := amd64
@@ -33,7 +33,7 @@ $(DEB): bin/livemend-agent $(wildcard packaging/agent/*) packaging/build-deb.sh
 assets:
 	@platform/web/assets.sh
 
-need-demo need-test: need-%:
+need-demo need-test need-bench need-load: need-%:
 	@tools/need.sh $*
 
 demo: need-demo
@@ -67,6 +67,14 @@ gotest:
 		LIVEMEND_SAMPLES=$$(cd ../shared/samples/scans && pwd); export LIVEMEND_SAMPLES; fi; \
 	go test -race -timeout 15m $$(go list ./... | grep -v '/demo$$')
 	LIVEMEND_PROGRAMS=$$(pwd) LIVEMEND_SCREENSHOTS=$$(pwd)/screenshots go test -race -timeout 15m ./demo
+
+# Figures of live patching processes; they mean something on a quiet machine.
+# The second takes ten minutes: patches go on and off 1,000 times under load.
+bench-userspace: need-bench
+	go test -run '^$$' -bench Userspace -benchtime 1x ./agent/userspace
+
+load-userspace: need-load
+	LIVEMEND_LOAD_ROUNDS=1000 go test -count=1 -v -timeout 30m ./agent/userspace/load
 
 # Go code made from page templates is committed; run this after changing one.
 generate:

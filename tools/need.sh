@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what is missing from the distribution's packages, and says so:
-# need.sh demo | need.sh test
+# need.sh demo | need.sh test | need.sh bench | need.sh load
 # Quick when nothing is missing; then it needs neither root nor network.
 set -eu
 
@@ -16,12 +16,22 @@ postgres_there() { ls /usr/lib/postgresql/*/bin/initdb; }
 
 need gcc has gcc
 need libc6-dev test -e /usr/include/stdio.h
-need binutils has objcopy
-need xz-utils has xz
-need curl has curl
-need util-linux has nsenter
-need openscap-scanner has oscap
-need npm has npm
+case $1 in
+demo | test)
+	need binutils has objcopy
+	need xz-utils has xz
+	need curl has curl
+	need util-linux has nsenter
+	need openscap-scanner has oscap
+	need npm has npm
+	;;
+esac
+case $1 in
+load | test)
+	need nginx has nginx
+	need haproxy has haproxy
+	;;
+esac
 if [ "$1" = test ]; then
 	need g++ has g++
 	need postgresql postgres_there
@@ -50,6 +60,16 @@ case $missing in
 	if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
 		$sudo mkdir -p /etc/postgresql-common
 		echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
+	fi
+	;;
+esac
+case $missing in
+*nginx* | *haproxy*)
+	# The tests start their own; the packages shall start none.
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		printf '#!/bin/sh\nexit 101\n' | $sudo install -m 755 /dev/stdin /usr/sbin/policy-rc.d
+		trap '$sudo rm -f /usr/sbin/policy-rc.d' EXIT
+		trap 'exit 1' INT TERM
 	fi
 	;;
 esac

@@ -79,7 +79,7 @@ func (e *Engine) find(ctx context.Context, id patch.BuildID) ([]Process, error) 
 // process looks at one process. One that cannot be read has ended or is none of
 // ours to read; permission is counted.
 func (s *scan) process(pid int) (Process, bool) {
-	h, err := look(pid)
+	h, err := glance(pid)
 	if err != nil {
 		return Process{}, false
 	}
@@ -90,7 +90,7 @@ func (s *scan) process(pid int) (Process, bool) {
 		}
 		return Process{}, false
 	}
-	p := Process{PID: pid, Start: h.start, Command: h.comm}
+	p := Process{PID: pid}
 	for i := range s.maps {
 		m := &s.maps[i]
 		if m.kind != kindFile || m.prot&protExec == 0 || slices.Contains(p.files, m.file) {
@@ -113,7 +113,12 @@ func (s *scan) process(pid int) (Process, bool) {
 			p.files = append(p.files, m.file)
 		}
 	}
-	return p, len(p.files) > 0
+	if len(p.files) == 0 {
+		return Process{}, false
+	}
+	// The folder stays the same process's, so what it says now is about it, too.
+	p.Command, p.Start, err = h.stat()
+	return p, err == nil
 }
 
 // inspect reads the identity of the file behind a mapping through

@@ -19,6 +19,16 @@ type call struct {
 
 // mapCall maps anonymous pages at an address where nothing lies yet.
 func mapCall(addr, size uint64, p prot) call {
+	return pagesCall(addr, size, p, unix.MAP_FIXED_NOREPLACE)
+}
+
+// remapCall gives a part of what mapCall mapped another protection. It maps new
+// pages over it: a process may be forbidden to make pages executable afterwards.
+func remapCall(addr, size uint64, p prot) call {
+	return pagesCall(addr, size, p, unix.MAP_FIXED)
+}
+
+func pagesCall(addr, size uint64, p prot, place uint64) call {
 	flags := uint64(0)
 	for _, f := range [...]struct {
 		ours prot
@@ -28,10 +38,9 @@ func mapCall(addr, size uint64, p prot) call {
 			flags |= f.bit
 		}
 	}
-	const how = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED_NOREPLACE
 	return call{
 		nr:   unix.SYS_MMAP,
-		args: [6]uint64{addr, size, flags, how, ^uint64(0), 0},
+		args: [6]uint64{addr, size, flags, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | place, ^uint64(0), 0},
 		want: int64(addr),
 		what: "mapping the image's pages",
 	}
@@ -282,16 +291,14 @@ func (t *tracer) resume(th *thread) error {
 // with borrowed registers: there is no giving up before it has them back.
 func (t *tracer) await1(th *thread) (sig, event int, err error) {
 	th.stopped = false
-	for round := 0; ; round++ {
-		tid, status := nextStop()
-		if tid == th.tid {
+	for {
+		if sleep(t.h.pid, th.tid) {
+			return 0, 0, errEnded
+		}
+		if tid, status := nextStop(); tid == th.tid {
 			th.stopped = true
 			return status & 0xff, status >> 8, nil
 		}
-		if round%64 == 63 && exited(t.h.pid, th.tid) {
-			return 0, 0, errEnded
-		}
-		idle(round)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"livemend.dev/livemend/patch/image"
 )
 
 // action is what a job does with one process.
@@ -47,9 +49,11 @@ func (j *job) run(ctx context.Context, what action) Result {
 	deadline := time.Now().Add(j.engine.opts.Patience)
 	pause := retryFirst
 	var r report
+	var stop, mapping time.Duration // of all attempts
 	for try := 1; ; try++ {
 		r = j.attempt(ctx, what)
-		r.result.Tries = try
+		stop, mapping = stop+r.result.Stop, mapping+r.result.Map
+		r.result.Tries, r.result.Stop, r.result.Map = try, stop, mapping
 		if r.mapped != 0 {
 			j.mapped = r.mapped
 		}
@@ -219,18 +223,22 @@ func (a *attempt) work(r *Result) error {
 }
 
 // bringImage maps the image's pages by system calls of the target's own, each
-// segment under its final protection, and writes them while the target runs.
-// The state area comes last: an image without it does not count.
+// segment under its final protection from its first moment, and writes them
+// while the target runs. One call takes the place and makes what is only read;
+// every call costs the target time. The state area is written last: an image
+// without it does not count.
 func (a *attempt) bringImage(t *target, pl *plan, st status) error {
 	g, err := gadget(t.h, t.maps)
 	if err != nil {
 		return err
 	}
 	c := pl.carrier
-	calls := []call{mapCall(c.begin(), c.image-c.begin(), protRead)}
+	calls := []call{mapCall(c.begin(), c.size(), protRead)}
 	at := c.image
 	for _, s := range c.segments {
-		calls = append(calls, mapCall(at, uint64(s.Size), segmentProt(s.Prot)))
+		if s.Prot != image.ReadOnly {
+			calls = append(calls, remapCall(at, uint64(s.Size), segmentProt(s.Prot)))
+		}
 		at += uint64(s.Size)
 	}
 	if err := a.ctx.Err(); err != nil {
@@ -241,8 +249,7 @@ func (a *attempt) bringImage(t *target, pl *plan, st status) error {
 	n, r.Map, err = newTracer(t.h).inject(g, calls, st.seccomp, a.engine.opts.StopWait)
 	if err != nil {
 		if n > 0 {
-			at := calls[n-1].args[0] + calls[n-1].args[1]
-			undo := unmapCall(c.begin(), at-c.begin())
+			undo := unmapCall(c.begin(), c.size())
 			if _, _, uerr := newTracer(t.h).inject(g, []call{undo}, st.seccomp, a.engine.opts.StopWait); uerr != nil && uerr != errEnded {
 				return errors.New(err.Error() + "; its pages stay behind unused (" + uerr.Error() + ")")
 			}

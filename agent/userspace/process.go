@@ -31,13 +31,22 @@ type handle struct {
 	tasks int // /proc/PID/task; -1 when not opened
 }
 
-// look opens a process for reading what the kernel says about it.
-func look(pid int) (*handle, error) {
+// glance opens a process for reading what the kernel says about it, without
+// its name and start time.
+func glance(pid int) (*handle, error) {
 	dir, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, gone(err)
 	}
-	h := &handle{pid: pid, dir: dir, pidfd: -1, mem: -1, tasks: -1}
+	return &handle{pid: pid, dir: dir, pidfd: -1, mem: -1, tasks: -1}, nil
+}
+
+// look is glance with them.
+func look(pid int) (*handle, error) {
+	h, err := glance(pid)
+	if err != nil {
+		return nil, err
+	}
 	if h.comm, h.start, err = h.stat(); err != nil {
 		h.close()
 		return nil, err

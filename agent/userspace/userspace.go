@@ -83,8 +83,8 @@ type Result struct {
 	Outcome Outcome
 	Reason  string        // for people; empty when the outcome says it all
 	Threads int           // that were stopped for the switch; 0 when there was none
-	Stop    time.Duration // all threads stood still: first interrupt to last detach
-	Map     time.Duration // before that, one thread stood still to map the image's pages
+	Stop    time.Duration // all threads stood still: first interrupt to last detach, in all tries together
+	Map     time.Duration // before that, one thread stood still to map the image's pages, in all tries together
 	Tries   int           // attempts that it took; busy processes are tried again
 }
 
