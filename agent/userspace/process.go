@@ -197,6 +197,8 @@ type status struct {
 	parent  int
 	tracer  int
 	seccomp bool
+
+	ignoresTrap bool // SIGTRAP
 }
 
 func (h *handle) status() (status, error) {
@@ -227,6 +229,12 @@ func parseStatus(s string) (st status, err error) {
 			}
 		case "Seccomp":
 			st.seccomp = value != "0"
+		case "SigIgn":
+			ignored, err := strconv.ParseUint(value, 16, 64)
+			if err != nil {
+				return st, errStat
+			}
+			st.ignoresTrap = ignored&(1<<(unix.SIGTRAP-1)) != 0
 		}
 	}
 	if !seen {
