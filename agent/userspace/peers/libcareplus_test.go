@@ -62,7 +62,7 @@ KEEP long busy_wait(long x) {
 	return x + 1;
 }
 KEEP long busy_caller(long x) { return busy_wait(x) * 2; }
-KEEP long busy_top(long x) { inside++; while (turning) x++; inside--; return 1; }
+KEEP long busy_top(long x) { inside++; while (turning) x++; inside--; return x; }
 static void *waits(void *a) { busy_caller(1); return 0; }
 static void *turns(void *a) { busy_top(0); return 0; }
 long busy_start(long n) {
@@ -187,7 +187,7 @@ static const char *const names[] = {"zero", "one", "two", "three"};
 long ref_rodata(long x) {
 	switch (x) {
 	case 0: return strlen(names[0]); case 1: return puts("a text of its own"); case 2: return table[5];
-	case 3: return names[3][4]; case 4: return names[2][0] + table[0]; case 5: return atoi("55");
+	case 3: return names[3][4]; case 4: return names[2][0] + table[0]; case 5: return strcmp(names[2], "two") + 55;
 	case 6: return strcmp(names[1], "one"); case 7: return table[x];
 	}
 	return -1;
@@ -222,4 +222,101 @@ long ref_rodata(long x) {
 		p.apply(one)
 		p.want("patchlevel", "1")
 	})
+	t.Run("ref_glibc", refGlibc)
+	t.Run("shared_ref_glibc", sharedRefGlibc)
+	t.Run("ref_glibc_data", refGlibcData)
+	t.Run("ifunc", ifunc)
+	t.Run("tls_simple", tlsSimple)
+	t.Run("tls_shared", tlsShared)
+	// The patch waits until the thread has left the function.
+	t.Run("frame_finish", func(t *testing.T) {
+		p := start(t)
+		fix := busyFix(t)
+		p.want("busy_start 1", "0")
+		p.reaches("busy_inside", 1)
+		done := make(chan userspace.Result)
+		go func() { done <- all(t, engine(patience).Apply, fix)[p.pid()] }()
+		p.waitMapped()
+		p.want("busy_release 1", "0")
+		if r := <-done; r.Outcome != userspace.Patched || r.Tries < 2 {
+			t.Errorf("%+v, want it patched, not at the first try", r)
+		}
+		p.want("busy_add 1", "3")
+	})
+	t.Run("fail_busy_single", func(t *testing.T) { failBusy(t, "busy_start 1", 1) })
+	t.Run("fail_busy_single_top", func(t *testing.T) { failBusy(t, "busy_start_top", 1) })
+	t.Run("fail_busy_threads", func(t *testing.T) { failBusy(t, "busy_start 8", 8) })
+	t.Run("fail_coro", failCoro)
+	t.Run("fail_coro_listed", failCoroListed)
+	// Threads come and go all the time; the patch is applied all the same.
+	t.Run("fail_threading", func(t *testing.T) {
+		p := start(t)
+		fix := threading.fix(t, 1, "x + 1", "x + 2")
+		p.want("threading_start 4", "0")
+		for range 10 {
+			p.apply(fix)
+			p.want("threading_work 1", "3")
+			p.revert(fix)
+			p.want("threading_work 1", "2")
+		}
+		p.reaches("threading_rounds", p.number("threading_rounds")+10)
+	})
+	// A thread inside the new code keeps the undo away until it leaves.
+	t.Run("fail_unpatch", func(t *testing.T) {
+		p := start(t)
+		fix := busyFix(t)
+		p.apply(fix)
+		p.want("busy_start 1", "0")
+		p.reaches("busy_inside", 1)
+		p.busy(reverting, fix)
+		p.want("busy_add 1", "3")
+		p.does(engine(patience).Status, fix, userspace.Patched)
+		p.want("busy_release 1", "0")
+		p.revert(fix)
+		p.want("busy_add 1", "2")
+	})
+	// A program that becomes another one leaves the patch behind and takes it anew.
+	t.Run("execve", func(t *testing.T) {
+		p := start(t)
+		fix := inLibrary.fix(t, 1, "x + 1", "x + 2")
+		p.apply(fix)
+		p.want("shared 5", "7")
+		p.want("exec "+program.path, "ready")
+		p.want("shared 5", "6")
+		p.does(engine(patience).Status, fix, userspace.Unpatched)
+		p.apply(fix)
+		p.want("shared 5", "7")
+	})
+}
+
+// busyFix changes functions that threads are in, and one that they are not in.
+func busyFix(t *testing.T) userspace.Patch {
+	t.Helper()
+	return busy.fix(t, 1, "busy_caller(long x) { return busy_wait(x) * 2; }", "busy_caller(long x) { return busy_wait(x) * 2 + 1; }",
+		"while (turning) x++;", "while (turning) x += 2;", "busy_add(long x) { return x + 1; }", "busy_add(long x) { return x + 2; }")
+}
+
+// failBusy lets threads stay in a function: no patch, and nothing is left
+// behind. A program that is not in there yet takes it.
+func failBusy(t *testing.T, enter string, n int) {
+	t.Helper()
+	p := start(t)
+	fix := busyFix(t)
+	p.want(enter, "0")
+	p.reaches("busy_inside", n)
+	before := len(p.maps())
+	p.busy(applying, fix)
+	p.want("busy_add 1", "2")
+	p.does(engine(patience).Status, fix, userspace.Unpatched)
+	if after := len(p.maps()); after != before {
+		t.Errorf("%d mappings, %d before", after, before)
+	}
+	p.want("busy_release "+string(rune('0'+n)), "0")
+	p.apply(fix)
+	p.want("busy_add 1", "3")
+	early := start(t)
+	early.apply(fix)
+	early.want(enter, "0")
+	early.reaches("busy_inside", n)
+	early.want("busy_add 1", "3")
 }

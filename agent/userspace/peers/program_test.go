@@ -238,3 +238,14 @@ func (p *process) threads() int {
 	}
 	return len(tasks)
 }
+
+// waitMapped waits until an image is in the program that was not there before.
+func (p *process) waitMapped() {
+	p.t.Helper()
+	before := len(p.maps())
+	for end := time.Now().Add(patience); len(p.maps()) == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatal("no image appears")
+		}
+	}
+}

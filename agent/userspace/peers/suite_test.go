@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -46,6 +47,7 @@ func TestMain(m *testing.M) {
 type binary struct {
 	name    string
 	flags   []string // of the linker
+	code    string   // the compiler's flag for code that may lie anywhere; -fPIC when empty
 	sources []*source
 	stays   bool // it is not stripped
 
@@ -68,7 +70,7 @@ type source struct {
 
 // The binaries that most cases share, so that little is compiled.
 var (
-	program = &binary{name: "program", flags: []string{"-pie", "-rdynamic", "-Wl,-rpath,$ORIGIN", "-ldl", "-lpthread"}}
+	program = &binary{name: "program", code: "-fPIE", flags: []string{"-pie", "-rdynamic", "-Wl,-rpath,$ORIGIN", "-ldl", "-lpthread"}}
 	library = &binary{name: "libcase.so", flags: []string{"-shared", "-Wl,-soname,libcase.so", "-lpthread"}}
 )
 
@@ -99,7 +101,7 @@ const heads = `#define _GNU_SOURCE
 #define KEEP __attribute__((noinline, noclone))
 `
 
-var compileFlags = []string{"-O2", "-g", "-w", "-fPIC", "-ffunction-sections", "-fdata-sections", "-c"}
+var compileFlags = []string{"-O2", "-g", "-w", "-ffunction-sections", "-fdata-sections", "-c"}
 
 func run(dir, name string, args ...string) error {
 	cmd := exec.Command(name, args...)
@@ -123,7 +125,7 @@ func (s *source) compile(dir, text string) error {
 		return err
 	}
 	tool, _ := s.compiler()
-	return run(dir, tool, slices.Concat(compileFlags, s.flags, []string{s.name})...)
+	return run(dir, tool, slices.Concat(compileFlags, []string{cmp.Or(s.binary.code, "-fPIC")}, s.flags, []string{s.name})...)
 }
 
 // folder makes a new folder in work.
