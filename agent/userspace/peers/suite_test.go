@@ -63,6 +63,7 @@ type source struct {
 	name   string // with .c or .cc
 	text   string
 	flags  []string // of the compiler
+	apart  bool     // it is not linked into the binary
 
 	mu    sync.Mutex
 	fixed map[string]*author.Result
@@ -173,6 +174,9 @@ func (b *binary) make() error {
 	tool := "gcc"
 	for _, s := range b.sources {
 		compiler, object := s.compiler()
+		if s.apart {
+			continue
+		}
 		if compiler != "gcc" {
 			tool = compiler
 		}

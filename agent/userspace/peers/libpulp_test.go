@@ -1,0 +1,8 @@
+package peers
+
+import "testing"
+
+// TestLibpulp has every case of libpulp's list under its name there.
+func TestLibpulp(t *testing.T) {
+	shapes(t)
+}
