@@ -5,4 +5,5 @@ import "testing"
 // TestLibpulp has every case of libpulp's list under its name there.
 func TestLibpulp(t *testing.T) {
 	shapes(t)
+	middle(t)
 }
