@@ -6,4 +6,5 @@ import "testing"
 func TestLibpulp(t *testing.T) {
 	shapes(t)
 	middle(t)
+	lifecycle(t)
 }

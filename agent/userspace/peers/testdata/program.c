@@ -18,24 +18,30 @@ int main(void) {
 	return serve(stdin);
 }
 
-#ifdef STATIC
-long simplest(long);
-static void *lookup(const char *name) { return strcmp(name, "simplest") ? 0 : (void *)simplest; }
-#else
-static void *lookup(const char *name) { return dlsym(RTLD_DEFAULT, name); }
-#endif
-
 static void *opened;
 static int child = -1;
+
+// lookup asks the opened library first: a name that it found for the program
+// as a whole would keep it from being closed.
+static void *lookup(const char *name) {
+#ifdef STATIC
+	long simplest(long);
+	return strcmp(name, "simplest") ? 0 : (void *)simplest;
+#else
+	void *f = opened ? dlsym(opened, name) : 0;
+	return f ? f : dlsym(RTLD_DEFAULT, name);
+#endif
+}
 
 // own carries out a command of the program itself and returns whether it did.
 static int own(const char *name, char *rest) {
 	rest[strcspn(rest, "\n")] = 0;
 	if (!strcmp(name, "open")) {
-		opened = dlopen(rest, RTLD_NOW | RTLD_GLOBAL);
+		opened = dlopen(rest, RTLD_NOW);
 		puts(opened ? "ok" : dlerror());
 	} else if (!strcmp(name, "close")) {
 		puts(dlclose(opened) ? dlerror() : "ok");
+		opened = 0;
 	} else if (!strcmp(name, "known")) {
 		puts(lookup(rest) ? "yes" : "no");
 	} else if (!strcmp(name, "exec")) {
