@@ -7,4 +7,5 @@ func TestLibpulp(t *testing.T) {
 	shapes(t)
 	middle(t)
 	lifecycle(t)
+	surroundings(t)
 }
