@@ -20,6 +20,7 @@ const (
 	Other  Kind = iota
 	Pad         // does nothing: alignment
 	Branch      // relative jump, with or without condition, that has a short and a long form
+	Call        // goes on behind itself later
 )
 
 // Inst is one instruction.
@@ -84,6 +85,8 @@ func Decode(code []byte) ([]Inst, error) {
 			i.Kind, i.Rel = Pad, 0
 		case jump(in.Op) && in.PCRel != 0 && !ripMemory(in):
 			i.Kind = Branch
+		case in.Op == x86asm.CALL:
+			i.Kind = Call
 		}
 		list = append(list, i)
 		off += in.Len
