@@ -24,6 +24,13 @@ const (
 	rseqCSOffset = 8    // of the pointer to the critical section in struct rseq
 )
 
+// A signal frame is known by the word in which the kernel keeps the segment
+// registers of the interrupted 64-bit code; the stack pointer stands in front.
+const (
+	frameMark = 0x2b<<48 | userCode64
+	frameSP   = 3 // words
+)
+
 // registers are a stopped thread's.
 type registers struct{ unix.PtraceRegs }
 
