@@ -116,9 +116,9 @@ var refusals = []bad{
 		after:  edit(plain, "a.c", "void show", "asm(\".section .text.spin,\\\"ax\\\",@progbits; .globl spin; .type spin,@function; spin: xor %eax,%eax; 1: inc %eax; cmp %edi,%eax; jbe 1b; ret; .size spin,.-spin; .text\");\nvoid show"),
 		kind:   refusal.Branch, place: "spin",
 	}, {
-		name:   "a call that returns into the entry",
-		before: edit(plain, "a.c", "void show", "asm(\".section .text.spin,\\\"ax\\\",@progbits; .globl spin; .type spin,@function; spin: call *%rdi; add $1,%eax; ret; .size spin,.-spin; .text\");\nvoid show"),
-		after:  edit(plain, "a.c", "void show", "asm(\".section .text.spin,\\\"ax\\\",@progbits; .globl spin; .type spin,@function; spin: call *%rdi; add $2,%eax; ret; .size spin,.-spin; .text\");\nvoid show"),
+		name:   "a return into the entry",
+		before: edit(plain, "a.c", "void show", "asm(\".section .text.spin,\\\"ax\\\",@progbits; .globl spin; .type spin,@function; spin: push %rbx; call *%rdi; inc %eax; pop %rbx; ret; .size spin,.-spin; .text\");\nvoid show"),
+		after:  edit(plain, "a.c", "void show", "asm(\".section .text.spin,\\\"ax\\\",@progbits; .globl spin; .type spin,@function; spin: push %rbx; call *%rdi; dec %eax; pop %rbx; ret; .size spin,.-spin; .text\");\nvoid show"),
 		kind:   refusal.Branch, place: "spin",
 	}, {
 		name:   "code that cannot be read",

@@ -24,6 +24,13 @@ const (
 	rseqCSOffset = 8    // of the pointer to the critical section in struct rseq
 )
 
+// A signal frame is known by the word in which the kernel keeps the segment
+// registers of the interrupted 64-bit code; the stack pointer stands in front.
+const (
+	frameMark = 0x2b<<48 | userCode64
+	frameSP   = 3 // words
+)
+
 // registers are a stopped thread's.
 type registers struct{ unix.PtraceRegs }
 
@@ -46,10 +53,15 @@ func (r *registers) result() int64 { return int64(r.Rax) }
 
 // restarts are the system calls that the kernel ends with EINTR when a thread
 // is stopped, although no signal was delivered, and that may simply be called
-// again with the same arguments.
+// again with the same arguments: they have done nothing yet. Those of sockets
+// end so when the socket has a timeout, which then begins anew.
 var restarts = [...]uint64{
 	unix.SYS_EPOLL_WAIT, unix.SYS_EPOLL_PWAIT, unix.SYS_EPOLL_PWAIT2,
 	unix.SYS_SEMOP, unix.SYS_SEMTIMEDOP, unix.SYS_RT_SIGTIMEDWAIT,
+	unix.SYS_READ, unix.SYS_READV, unix.SYS_RECVFROM, unix.SYS_RECVMSG, unix.SYS_RECVMMSG,
+	unix.SYS_WRITE, unix.SYS_WRITEV, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_SENDMMSG,
+	unix.SYS_ACCEPT, unix.SYS_ACCEPT4, unix.SYS_CONNECT,
+	unix.SYS_IO_GETEVENTS, unix.SYS_IO_PGETEVENTS, unix.SYS_IO_URING_ENTER,
 }
 
 // interrupted reports whether the stop broke a system call off in a way that

@@ -13,6 +13,8 @@ const (
 	arch         = ""
 	callInsn     = "\x00"
 	rseqCSOffset = 8
+	frameMark    = 0
+	frameSP      = 1
 )
 
 type registers struct{}

@@ -15,12 +15,13 @@ const stackChunk = 64 << 10
 // scratch is memory that is made before the stop, so that nothing has to be
 // allocated while the target stands still.
 type scratch struct {
-	stack []byte
-	sites []jump
+	stack  []byte
+	sites  []jump
+	stacks []span // of one thread
 }
 
 func newScratch(pl *plan) *scratch {
-	return &scratch{stack: make([]byte, stackChunk), sites: make([]jump, len(pl.writes))}
+	return &scratch{stack: make([]byte, stackChunk), sites: make([]jump, len(pl.writes)), stacks: make([]span, 0, maxStacks)}
 }
 
 // carryOut stops all threads of the target, checks that none of them is in code
@@ -56,8 +57,12 @@ func (t *tracer) carryOut(tg *target, pl *plan, wait time.Duration) (threads int
 	return threads, 0, t.rewrite(pl, sc)
 }
 
+// maxStacks bounds how many stacks one thread is taken to have: its own, and
+// those on which signal handlers run.
+const maxStacks = 4
+
 // outside returns nil when the thread is not in the plan's code: neither its
-// program counter nor any word of its stack points into it. A word that only
+// program counter nor any word of its stacks points into it. A word that only
 // looks like a return address makes the process busy, never broken.
 func (t *tracer) outside(tg *target, pl *plan, th *thread, sc *scratch) error {
 	if inSpans(pl.spans, th.regs.pc()) {
@@ -76,11 +81,24 @@ func (t *tracer) outside(tg *target, pl *plan, th *thread, sc *scratch) error {
 			return &busyError{"a thread has no stack"}
 		}
 	}
-	if m.end-low > maxStackBytes {
+	sc.stacks = append(sc.stacks[:0], span{low, m.end})
+	for i := 0; i < len(sc.stacks); i++ {
+		if err := stackOutside(tg, pl, th.tid, sc.stacks[i], sc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stackOutside looks through one stack, and notes in sc the stack that a signal
+// handler on this one interrupted.
+func stackOutside(tg *target, pl *plan, tid int, stack span, sc *scratch) error {
+	if stack.to-stack.from > maxStackBytes {
 		return &busyError{"a thread's stack is too large to be looked through"}
 	}
-	for low < m.end {
-		n, err := readOther(th.tid, low, sc.stack[:min(stackChunk, m.end-low)])
+	var before [frameSP]uint64 // the words in front of the chunk
+	for low := stack.from; low < stack.to; {
+		n, err := readOther(tid, low, sc.stack[:min(stackChunk, stack.to-low)])
 		if err != nil {
 			return err
 		}
@@ -88,12 +106,52 @@ func (t *tracer) outside(tg *target, pl *plan, th *thread, sc *scratch) error {
 			break // the mapping has become shorter
 		}
 		for i := range n / 8 {
-			if inSpans(pl.spans, word(sc.stack, i)) {
+			w := word(sc.stack, i)
+			if inSpans(pl.spans, w) {
 				return &busyError{"a function that is to be changed is on a thread's stack"}
+			}
+			if w == frameMark {
+				sp := uint64(0)
+				if i < frameSP {
+					sp = before[i]
+				} else {
+					sp = word(sc.stack, i-frameSP)
+				}
+				if err := sc.interrupted(tg, sp&^7); err != nil {
+					return err
+				}
+			}
+		}
+		for i := range before {
+			if at := n/8 - frameSP + i; at >= 0 {
+				before[i] = word(sc.stack, at)
 			}
 		}
 		low += uint64(n)
 	}
+	return nil
+}
+
+// interrupted adds the stack at sp to those that are looked through, unless it
+// is one of them.
+func (sc *scratch) interrupted(tg *target, sp uint64) error {
+	m := find(tg.maps, sp)
+	if m == nil {
+		return nil // not the stack pointer of anything
+	}
+	end := m.end
+	for _, s := range sc.stacks {
+		if s.to == m.end {
+			if sp >= s.from {
+				return nil
+			}
+			end = min(end, s.from)
+		}
+	}
+	if len(sc.stacks) == maxStacks {
+		return &busyError{"a thread has more stacks than are looked through"}
+	}
+	sc.stacks = append(sc.stacks, span{sp, end})
 	return nil
 }
 

@@ -20,7 +20,7 @@ const (
 	Other  Kind = iota
 	Pad         // does nothing: alignment
 	Branch      // relative jump, with or without condition, that has a short and a long form
-	Call        // leaves its own end as the place to come back to
+	Call        // goes on behind itself later
 )
 
 // Inst is one instruction.

@@ -14,13 +14,14 @@ func TestDecode(t *testing.T) {
 		0x0f, 0x1f, 0x00, // 15: pad
 		0xe9, 0xe9, 0xff, 0xff, 0xff, // 18: jmp 0
 		0xff, 0x25, 0, 0, 0, 0, // 23: jmp [rip]
-		0xc3, // 29: ret
+		0xff, 0xd7, // 29: call rdi
+		0xc3, // 31: ret
 	}
 	list, err := Decode(code)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kinds := []Kind{Other, Other, Branch, Pad, Pad, Branch, Other, Other}
+	kinds := []Kind{Other, Other, Branch, Pad, Pad, Branch, Other, Call, Other}
 	if len(list) != len(kinds) {
 		t.Fatalf("%d instructions: %+v", len(list), list)
 	}

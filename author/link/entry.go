@@ -9,8 +9,10 @@ import (
 	"livemend.dev/livemend/patch/image"
 )
 
-// checkEntry refuses function f of object o when something jumps or returns into
-// the bytes behind the first one that the jump will replace.
+// checkEntry refuses function f of object o when something jumps into the
+// bytes behind the first one that the jump will replace, or returns into them:
+// the agent sees what returns on threads' stacks, but not on those of suspended
+// coroutines.
 func checkEntry(o *object.Object, f *object.Function, jump int64) error {
 	place := o.Path + " " + f.Name
 	inside := func(at int64) bool { return at > jump && at < jump+image.JumpSize }
@@ -26,7 +28,6 @@ func checkEntry(o *object.Object, f *object.Function, jump int64) error {
 		if i.Rel != 0 && !filled[i.RelOff] && inside(i.Target(f.Section.Data)) {
 			return refusal.New(refusal.Branch, place, fmt.Sprintf("its code at %#x refers to its entry", i.Off))
 		}
-		// Stacks that belong to no thread, such as coroutines', are not looked at.
 		if i.Kind == insn.Call && inside(int64(i.End())) {
 			return refusal.New(refusal.Branch, place, fmt.Sprintf("its call at %#x returns into its entry", i.Off))
 		}
