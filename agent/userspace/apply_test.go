@@ -209,6 +209,15 @@ func TestReplaceLevel(t *testing.T) {
 	h.want("f3 1", "4")
 	h.do(e.Apply, one, Patched)
 	h.want("f1 1", "101")
+	// The same bytes, published again at a higher level.
+	again := one
+	again.Level = 3
+	h.do(e.Status, again, Unpatched)
+	h.do(e.Apply, again, Patched)
+	h.want("f1 1", "101")
+	h.do(e.Apply, one, Already)
+	h.do(e.Revert, again, Reverted)
+	h.want("f1 1", "2")
 }
 
 func TestEndbr64Stays(t *testing.T) {

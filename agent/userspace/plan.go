@@ -89,7 +89,7 @@ func (t *target) planStatus(p *Patch) (*plan, error) {
 	switch {
 	case c == nil:
 		return &plan{outcome: Unpatched}, nil
-	case c.sha == p.SHA256:
+	case c.is(p):
 		if ok, err := t.stillHolds(c, p); err != nil || !ok {
 			return nil, changed(err)
 		}
@@ -115,7 +115,7 @@ func (t *target) planApply(p *Patch) (*plan, error) {
 		return nil, err
 	}
 	active := pr.active
-	if active != nil && (active.sha == p.SHA256 || active.level > p.Level) {
+	if active != nil && (active.is(p) || active.level > p.Level) {
 		pl, err := t.planStatus(p)
 		if err == nil {
 			pl.outcome = Already
@@ -236,7 +236,7 @@ func (t *target) planRevert(p *Patch) (*plan, error) {
 	switch {
 	case c == nil:
 		return &plan{outcome: Unpatched, reason: "the patch was not on"}, nil
-	case c.sha != p.SHA256:
+	case !c.is(p):
 		return nil, &refusal{"level " + strconv.FormatInt(c.level, 10) + " of the library's patches is on, not level " + strconv.FormatInt(p.Level, 10)}
 	}
 	// The claim of the state area gives way to the patch itself.

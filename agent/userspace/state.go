@@ -49,6 +49,10 @@ func newCarrier(p *Patch, at, bias uint64) *carrier {
 	}
 }
 
+// is reports whether the image says that it is p's. The same bytes may be
+// published again at a higher level; that is another patch.
+func (c *carrier) is(p *Patch) bool { return c.sha == p.SHA256 && c.level == p.Level }
+
 // stateSize returns the bytes, whole pages, of the state area for n hunks.
 func stateSize(n int) uint64 {
 	return uint64(stateHead+n*stateHunkSize+pageSize-1) &^ (pageSize - 1)

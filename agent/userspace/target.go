@@ -174,7 +174,7 @@ func (t *target) carrierAt(at, end uint64) (*carrier, error) {
 // places them there, under the protections that they must have, with the given
 // addresses of its imports.
 func (t *target) holds(c *carrier, p *Patch, imports []uint64) (bool, error) {
-	if c.sha != p.SHA256 || c.level != p.Level || !bytes.Equal(c.encode(), newCarrier(p, c.image, t.bias).encode()) {
+	if !c.is(p) || !bytes.Equal(c.encode(), newCarrier(p, c.image, t.bias).encode()) {
 		return false, nil
 	}
 	want, err := p.File.Place(c.image, t.bias, imports...)
@@ -204,7 +204,7 @@ func (t *target) holds(c *carrier, p *Patch, imports []uint64) (bool, error) {
 // stillHolds is holds for an image that was switched to: its imports were looked
 // up then, and what the program has loaded since does not matter.
 func (t *target) stillHolds(c *carrier, p *Patch) (bool, error) {
-	if c.sha != p.SHA256 || c.level != p.Level || len(c.hunks) != len(p.File.Hunks) {
+	if !c.is(p) || len(c.hunks) != len(p.File.Hunks) {
 		return false, nil
 	}
 	imports, ok, err := t.standing(c, p.File)
