@@ -2,7 +2,7 @@
 # Both install what they need from the distribution's packages and say so.
 
 .DELETE_ON_ERROR:
-.PHONY: build demo test packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-test need-bench need-load bench-userspace load-userspace clean FORCE
+.PHONY: build demo test test-cves packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-test need-bench need-load bench-userspace load-userspace clean FORCE
 
 VERSION := 0.1.0
 ARCH    := amd64
@@ -67,6 +67,13 @@ gotest:
 		LIVEMEND_SAMPLES=$$(cd ../shared/samples/scans && pwd); export LIVEMEND_SAMPLES; fi; \
 	go test -race -timeout 15m $$(go list ./... | grep -v '/demo$$')
 	LIVEMEND_PROGRAMS=$$(pwd) LIVEMEND_SCREENSHOTS=$$(pwd)/screenshots go test -race -timeout 15m ./demo
+
+# Every real fix in docs/fixes.md, built from source packages and applied: about
+# an hour. What is finished stays in the folder, so that the next run goes on.
+CVES := /var/tmp/livemend-cves
+test-cves: need-test
+	mkdir -p $(CVES)
+	LIVEMEND_TEST_CVES=1 LIVEMEND_TEST_CVES_WORK=$(CVES) go test -v -count=1 -timeout 4h ./author/debian/fixes
 
 # Figures of live patching processes; they mean something on a quiet machine.
 # The second takes ten minutes: patches go on and off 1,000 times under load.

@@ -34,6 +34,7 @@ load | test)
 esac
 if [ "$1" = test ]; then
 	need g++ has g++
+	need python3 test -x /usr/bin/python3
 	need postgresql postgres_there
 	need chromium has chromium
 	need fonts-dejavu-core installed fonts-dejavu-core

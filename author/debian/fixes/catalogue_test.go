@@ -27,6 +27,7 @@ var sets = map[string]set{
 	"expat-1":    {"expat", "2.5.0-1", "2.5.0-1+deb12u2", "libexpat.so.1"},
 	"expat":      {"expat", "2.5.0-1+deb12u1", "2.5.0-1+deb12u2", "libexpat.so.1"},
 	"libarchive": {"libarchive", "3.6.2-1+deb12u4", "3.6.2-1+deb12u5", "libarchive.so.13"},
+	"libcap2":    {"libcap2", "1:2.66-4+deb12u2", "1:2.66-4+deb12u3", "libcap.so.2"},
 	"libevent":   {"libevent", "2.1.12-stable-8", "2.1.12-stable-8+deb12u1", "libevent-2.1.so.7"},
 	"libpng-3":   {"libpng1.6", "1.6.39-2+deb12u3", "1.6.39-2+deb12u5", "libpng16.so.16"},
 	"libpng":     {"libpng1.6", "1.6.39-2+deb12u4", "1.6.39-2+deb12u5", "libpng16.so.16"},
@@ -51,6 +52,9 @@ var catalogue = []fix{
 		functions: []string{"tar_atol_base_n"}, probe: []string{"libarchive_tar.py"}, reach: "tar_atol_base_n"},
 	{name: "CVE-2026-16517", set: "libarchive", patches: []string{"CVE-2026-16517.patch"},
 		functions: []string{"archive_write_zip_header"}, probe: []string{"libarchive_zip.py"}},
+
+	{name: "CVE-2026-4878", set: "libcap2", patches: []string{"Address-a-potential-TOCTOU-race-condition-in-cap_set_file.patch"},
+		functions: []string{"cap_set_file"}, probe: []string{"libcap_set.py"}, reach: "cap_set_file"},
 
 	{name: "CVE-2026-63379", set: "libevent", patches: []string{"CVE-2026-63379.patch"},
 		probe: []string{"libevent_http.py", "libevent_trailer.py"}},
