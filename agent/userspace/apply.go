@@ -32,12 +32,6 @@ func (e *Engine) Status(ctx context.Context, p Patch) ([]Result, error) {
 	return e.all(ctx, p, doStatus)
 }
 
-// identity tells processes apart over time.
-type identity struct {
-	pid   int
-	start uint64
-}
-
 func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error) {
 	if err := p.check(); err != nil {
 		return nil, err
@@ -48,27 +42,21 @@ func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error
 	}
 	defer done()
 	var results []Result
-	known := make(map[identity]bool)
+	looked := make(map[int]bool) // by an earlier pass
+	var peers []int
 	guard := canary{engine: e}
 	for range maxPasses {
-		procs, err := e.find(ctx, p.File.BuildID)
+		procs, err := e.find(ctx, p.File.BuildID, looked)
 		if err != nil {
 			return results, err
 		}
-		peers := make([]int, len(procs))
 		for i := range procs {
-			peers[i] = procs[i].PID
+			peers = append(peers, procs[i].PID)
 		}
-		fresh := false
 		for _, proc := range procs {
-			id := identity{proc.PID, proc.Start}
-			if known[id] {
-				continue
-			}
 			if err := ctx.Err(); err != nil {
 				return results, err
 			}
-			known[id], fresh = true, true
 			if what == doApply && guard.failed() {
 				results = append(results, guard.leave(proc))
 				continue
@@ -80,7 +68,7 @@ func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error
 			}
 			results = append(results, r)
 		}
-		if !fresh || what == doStatus {
+		if len(procs) == 0 || what == doStatus {
 			break
 		}
 	}

@@ -28,7 +28,7 @@ func (e *Engine) Find(ctx context.Context, id patch.BuildID) ([]Process, error) 
 		return nil, err
 	}
 	defer done()
-	return e.find(ctx, id)
+	return e.find(ctx, id, nil)
 }
 
 // scan is one look at all processes. A file that many have mapped is read once.
@@ -41,7 +41,9 @@ type scan struct {
 	denied int
 }
 
-func (e *Engine) find(ctx context.Context, id patch.BuildID) ([]Process, error) {
+// find does what Find does. Numbers of processes in looked are passed over, and
+// those that were looked at are added to it.
+func (e *Engine) find(ctx context.Context, id patch.BuildID, looked map[int]bool) ([]Process, error) {
 	if !supported {
 		return nil, ErrUnsupported
 	}
@@ -59,6 +61,12 @@ func (e *Engine) find(ctx context.Context, id patch.BuildID) ([]Process, error) 
 	for _, pid := range pids {
 		if err := ctx.Err(); err != nil {
 			return nil, err
+		}
+		if looked[pid] {
+			continue
+		}
+		if looked != nil {
+			looked[pid] = true
 		}
 		if p, ok := s.process(pid); ok {
 			found = append(found, p)
