@@ -57,11 +57,14 @@ var catalogue = []fix{
 		functions: []string{"cap_set_file"}, probe: []string{"libcap_set.py"}, reach: "cap_set_file"},
 
 	{name: "CVE-2026-63379", set: "libevent", patches: []string{"CVE-2026-63379.patch"},
+		functions: []string{"evhttp_check_transfer_encoding_", "evhttp_get_body", "evhttp_parse_headers_", "evhttp_parse_headers_impl_",
+			"evhttp_read_header", "evhttp_read_trailer", "evhttp_str_is_chunked_"}, // with CVE-2026-63382, which it needs
 		probe: []string{"libevent_http.py", "libevent_trailer.py"}},
 	{name: "CVE-2026-63381", set: "libevent", patches: []string{"CVE-2026-63381.patch"},
-		probe: []string{"libevent_reference.py"}, env: "MALLOC_PERTURB_=165"},
+		functions: []string{"evbuffer_add_buffer_reference"}, probe: []string{"libevent_reference.py"}, reach: "evbuffer_add_buffer_reference"},
 	{name: "CVE-2026-63382", set: "libevent", patches: []string{"CVE-2026-63382.patch"},
-		probe: []string{"libevent_http.py", "libevent_smuggle.py"}},
+		functions: []string{"evhttp_check_transfer_encoding_", "evhttp_get_body", "evhttp_read_header", "evhttp_str_is_chunked_"},
+		probe:     []string{"libevent_http.py", "libevent_smuggle.py"}},
 	{name: "CVE-2026-63383", set: "libevent", patches: []string{"CVE-2026-63383.patch"},
 		probe: []string{"libevent_tag.py"}, reach: "decode_tag_internal"},
 	{name: "CVE-2026-63384", set: "libevent", patches: []string{"CVE-2026-63384.patch"},
