@@ -30,9 +30,13 @@ func (d *driver) twin(ctx context.Context, all []states, stock string) (states, 
 		name := "rebuild"
 		if i > 0 {
 			name += "-" + strconv.Itoa(i)
-			d.say("%s: leaving out one patch more", name)
+			d.say("%s: another state of the source", name)
 		}
 		link, err := d.rebuild(ctx, name, candidate.before, stock)
+		if err != nil && candidate.guess && ctx.Err() == nil {
+			d.say("%s: that state cannot be built", name)
+			continue
+		}
 		if err != nil {
 			return states{}, nil, err
 		}

@@ -154,6 +154,11 @@ func TestNeededPatches(t *testing.T) {
 	if got := *s.with(own, taken).series; got != "base.patch\none.patch\ntwo.patch\nfix.patch\nlast.patch\n" {
 		t.Error(got)
 	}
+	for name, want := range map[string]bool{"fix.patch": true, "dir/CVE-2026-1234-part1.patch": true, "CVE-2026-12345.patch": false, "other": false} {
+		if got := mentions("  * Add fix.patch.\n  * CVE-2026-1234: a fix.\n", name); got != want {
+			t.Errorf("%s mentioned: %v", name, got)
+		}
+	}
 	if got := touches("--- /dev/null\n+++ b/new file.c\n"); !got["new file.c"] {
 		t.Error(got)
 	}
