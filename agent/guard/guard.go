@@ -155,13 +155,13 @@ func (g *Guard) Fault(thread int, ip uint64) {
 	}
 }
 
-// Exited notes how thread of process pid ended: the signal that killed it, or
-// 0. A signal that kills does so to all threads of a process.
-func (g *Guard) Exited(pid, thread, signal int) {
-	if signal == 0 && pid != thread {
+// Exited notes how a thread ended: the signal that killed it, or none. A signal
+// that kills does so to all threads of a process.
+func (g *Guard) Exited(d Death, thread int) {
+	if d.Signal == 0 && d.PID != thread {
 		return // one thread of many went its way
 	}
-	g.ended(Death{PID: pid, Signal: signal}, thread)
+	g.ended(d, thread)
 }
 
 // Ended notes that a process ended, by what can be told afterwards, and returns

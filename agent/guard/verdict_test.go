@@ -64,10 +64,10 @@ func TestEvidenceInAnyOrder(t *testing.T) {
 	a := Artifact{1}
 	code := []Span{{0x1000, 0x2000}}
 	for name, tell := range map[string][]func(g *Guard){
-		"log first":      {func(g *Guard) { g.Took(a, 10, code, false) }, func(g *Guard) { g.Fault(12, 0x1500) }, func(g *Guard) { g.Exited(10, 10, sigSEGV) }, func(g *Guard) { g.Exited(10, 12, sigSEGV) }},
-		"log last":       {func(g *Guard) { g.Took(a, 10, code, false) }, func(g *Guard) { g.Exited(10, 12, sigSEGV) }, func(g *Guard) { g.Exited(10, 10, sigSEGV) }, func(g *Guard) { g.Fault(12, 0x1500) }},
-		"log in between": {func(g *Guard) { g.Took(a, 10, code, false) }, func(g *Guard) { g.Exited(10, 12, sigSEGV) }, func(g *Guard) { g.Fault(12, 0x1500) }, func(g *Guard) { g.Exited(10, 10, sigSEGV) }},
-		"patch last":     {func(g *Guard) { g.Fault(10, 0x1500) }, func(g *Guard) { g.Exited(10, 10, sigSEGV) }, func(g *Guard) { g.Took(a, 10, code, false) }},
+		"log first":      {func(g *Guard) { g.Took(a, 10, code, false) }, func(g *Guard) { g.Fault(12, 0x1500) }, func(g *Guard) { g.Exited(Death{PID: 10, Signal: sigSEGV}, 10) }, func(g *Guard) { g.Exited(Death{PID: 10, Signal: sigSEGV}, 12) }},
+		"log last":       {func(g *Guard) { g.Took(a, 10, code, false) }, func(g *Guard) { g.Exited(Death{PID: 10, Signal: sigSEGV}, 12) }, func(g *Guard) { g.Exited(Death{PID: 10, Signal: sigSEGV}, 10) }, func(g *Guard) { g.Fault(12, 0x1500) }},
+		"log in between": {func(g *Guard) { g.Took(a, 10, code, false) }, func(g *Guard) { g.Exited(Death{PID: 10, Signal: sigSEGV}, 12) }, func(g *Guard) { g.Fault(12, 0x1500) }, func(g *Guard) { g.Exited(Death{PID: 10, Signal: sigSEGV}, 10) }},
+		"patch last":     {func(g *Guard) { g.Fault(10, 0x1500) }, func(g *Guard) { g.Exited(Death{PID: 10, Signal: sigSEGV}, 10) }, func(g *Guard) { g.Took(a, 10, code, false) }},
 	} {
 		g := New(time.Minute)
 		g.ReadsLog(true)
@@ -88,7 +88,7 @@ func TestEvidenceInAnyOrder(t *testing.T) {
 	g.Took(a, 10, code, false)
 	g.Took(Artifact{2}, 10, []Span{{0x8000, 0x9000}}, false)
 	g.Fault(10, 0x1500)
-	g.Exited(10, 10, sigSEGV)
+	g.Exited(Death{PID: 10, Signal: sigSEGV}, 10)
 	if v := g.Verdicts(); len(v) != 1 || v[a] == "" {
 		t.Errorf("verdicts %v, want the patch in whose code it was and no other", v)
 	}
@@ -103,8 +103,8 @@ func TestNotConvicted(t *testing.T) {
 	g.ReadsLog(true)
 	g.Took(a, 10, code, false)
 	g.Fault(10, 0x1500)
-	g.Exited(10, 10, 0)
-	g.Exited(11, 11, sigSEGV)
+	g.Exited(Death{PID: 10, Signal: 0}, 10)
+	g.Exited(Death{PID: 11, Signal: sigSEGV}, 11)
 	g.Fault(11, 0x1500)
 	g.Forked(1, 11)
 	g.Took(a, 11, code, false)

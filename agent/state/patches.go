@@ -42,6 +42,7 @@ type Patch struct {
 type patches struct {
 	admitted []Patch // ordered by BuildID
 	floors   []floor // ordered by build-id
+	barred   []Quarantined
 }
 
 type floor struct {
@@ -182,7 +183,7 @@ func (s *Store) sweep() error {
 }
 
 func (p patches) clone() patches {
-	return patches{append([]Patch(nil), p.admitted...), append([]floor(nil), p.floors...)}
+	return patches{append([]Patch(nil), p.admitted...), append([]floor(nil), p.floors...), append([]Quarantined(nil), p.barred...)}
 }
 
 func (p patches) find(buildID string) (int, bool) {
@@ -222,7 +223,7 @@ func (p patches) value() cjson.Value {
 	for i, f := range p.floors {
 		floors[i] = cjson.F(f.buildID, cjson.Int(f.level))
 	}
-	return cjson.Object(cjson.F("patches", cjson.Array(admitted...)), cjson.F("floors", cjson.Object(floors...)))
+	return cjson.Object(cjson.F("patches", cjson.Array(admitted...)), cjson.F("floors", cjson.Object(floors...)), cjson.F("quarantined", quarantinedValue(p.barred)))
 }
 
 // upTo returns p with at most depth older levels. It leaves p as it is.
@@ -289,5 +290,6 @@ func (s *Store) loadPatches() error {
 		}
 		s.patches.floors = append(s.patches.floors, floor{m.Name, level})
 	}
+	s.patches.barred = readQuarantined(c)
 	return damaged(patchesFile, c.Err())
 }

@@ -126,24 +126,26 @@ func (c *canary) watch(ctx context.Context, p Process) {
 			return
 		}
 		if h.ended(min(left, slice)) {
-			signal, ok := h.killer()
+			signal, ok := Killer(p.PID, h.pidfd)
 			c.engine.opts.Guard.Ended(guard.Death{PID: p.PID, Signal: signal, Unsure: !ok})
 			return
 		}
 	}
 }
 
-// killer returns the signal that ended the process, 0 for none. ok is false when
-// it cannot be told any more.
-func (h *handle) killer() (signal int, ok bool) {
+// Killer returns the signal that ended the process that pidfd holds, 0 for none.
+// ok is false when it cannot be told any more.
+func Killer(pid, pidfd int) (signal int, ok bool) {
 	// Until its parent has waited for it, /proc knows; then newer kernels do.
-	if text, err := h.text("stat", make([]byte, 1024), maxStatusBytes); err == nil {
-		if status, ok := parseExit(string(text)); ok {
+	if h, err := look(pid); err == nil {
+		text, err := h.text("stat", make([]byte, 1024), maxStatusBytes)
+		h.close()
+		if status, ok := parseExit(string(text)); err == nil && ok {
 			return status & 0x7f, true
 		}
 	}
 	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(h.pidfd), unix.PIDFD_GET_INFO, uintptr(unsafe.Pointer(&info)))
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), unix.PIDFD_GET_INFO, uintptr(unsafe.Pointer(&info)))
 	if e != 0 || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
 		return 0, false
 	}
