@@ -232,7 +232,7 @@ func TestPatchThatKillsLater(t *testing.T) {
 	eventually(t, "the other process has the old code", func() bool { return two.answer() == "leaks" })
 	var barred []wire.Quarantined
 	eventually(t, "the files say so", func() bool {
-		barred = storeQuarantine(a)
+		barred = a.store.Quarantines()
 		b, err := os.ReadFile(filepath.Join(a.run, localfiles.State))
 		return err == nil && bytes.Contains(b, []byte("died in the patch's code")) && !a.covered()
 	})
@@ -343,20 +343,13 @@ func TestDeathsOfOtherCauses(t *testing.T) {
 	gone(procs[1])
 	procs[2].say("die") // elsewhere: one suspicion
 	gone(procs[2])
-	if q := storeQuarantine(a); len(q) != 0 {
+	if q := a.store.Quarantines(); len(q) != 0 {
 		t.Fatalf("quarantine: %+v", q)
 	}
 	procs[4].expect("fixed at level 1")
 	procs[3].say("abort") // the second one
 	eventually(t, "the last process has the old code", func() bool { return procs[4].answer() == "leaks" })
-	if q := storeQuarantine(a); len(q) != 1 || !strings.Contains(q[0].Reason, "SIGSEGV") || !strings.Contains(q[0].Reason, "SIGABRT") {
+	if q := a.store.Quarantines(); len(q) != 1 || !strings.Contains(q[0].Reason, "SIGSEGV") || !strings.Contains(q[0].Reason, "SIGABRT") {
 		t.Errorf("quarantine: %+v", q)
 	}
-}
-
-func storeQuarantine(a *agent) (out []wire.Quarantined) {
-	for _, q := range a.store.Quarantines() {
-		out = append(out, wire.Quarantined{Path: q.Path, SHA256: q.Artifact, Level: q.Level, Reason: q.Reason, Time: q.Time})
-	}
-	return out
 }

@@ -145,11 +145,12 @@ type Snapshot struct {
 // Quarantined is one patch that the agent took off and never applies again,
 // because processes died of it.
 type Quarantined struct {
-	Path   string
-	SHA256 string
-	Level  int64
-	Reason string // for people
-	Time   int64  // seconds since 1970
+	BuildID string
+	Path    string // target path in the repository
+	SHA256  string // of the artifact
+	Level   int64
+	Reason  string // for people
+	Time    int64  // seconds since 1970
 }
 
 // Applied is one patch that is in force.

@@ -106,7 +106,7 @@ func (a *Agent) round(ctx context.Context, snapshots *board) {
 		}
 		return
 	}
-	s.Applied, s.Quarantined = a.Orders.Applied(), a.Orders.Quarantined()
+	s.Applied, s.Quarantined = a.Orders.Applied(), a.Store.Quarantines()
 	body, whole := inventory.Encode(s)
 	if !whole {
 		a.Log("the inventory is larger than one message: its end was left out")

@@ -15,6 +15,7 @@ import (
 
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/wire"
 )
 
 // The files, below the folder Dir unless another is given.
@@ -49,7 +50,7 @@ type Truth struct {
 	Time     time.Time
 	Patches  []Patch
 
-	Quarantined []state.Quarantined
+	Quarantined []wire.Quarantined
 }
 
 // Covered returns the vulnerabilities that every affected process is protected
@@ -127,15 +128,6 @@ func (t Truth) value() cjson.Value {
 			cjson.F("processes_not_patched", cjson.Int(p.Others)),
 			cjson.F("cves", cjson.Strings(p.CVEs)))
 	}
-	barred := make([]cjson.Value, len(t.Quarantined))
-	for i, q := range t.Quarantined {
-		barred[i] = cjson.Object(
-			cjson.F("path", cjson.String(q.Path)),
-			cjson.F("sha256", cjson.String(q.Artifact)),
-			cjson.F("level", cjson.Int(q.Level)),
-			cjson.F("reason", cjson.String(q.Reason)),
-			cjson.F("time", cjson.Int(q.Time)))
-	}
 	return cjson.Object(
 		cjson.F("version", cjson.Int(1)),
 		cjson.F("system_id", cjson.String(t.SystemID)),
@@ -143,7 +135,7 @@ func (t Truth) value() cjson.Value {
 		cjson.F("time", cjson.Int(t.Time.Unix())),
 		cjson.F("covered", cjson.Strings(t.Covered())),
 		cjson.F("patches", cjson.Array(patches...)),
-		cjson.F("quarantined", cjson.Array(barred...)))
+		cjson.F("quarantined", wire.QuarantinedValue(t.Quarantined)))
 }
 
 // IsCovered reports whether the list below dir holds the vulnerability. A list

@@ -53,8 +53,8 @@ func (x *Executor) judge(ctx context.Context) (errs error) {
 // condemn puts a patch into quarantine, durably, and then takes it off.
 func (x *Executor) condemn(ctx context.Context, record state.Patch, newest bool, reason string) error {
 	x.Log(record.Path + " is put into quarantine and taken off every process: " + reason)
-	err := x.Store.Quarantine(state.Quarantined{BuildID: record.BuildID, Path: record.Path, Level: record.Level,
-		Artifact: record.Artifact, Reason: clip(reason, wire.MaxMessage), Time: x.Now().Unix()})
+	err := x.Store.Quarantine(wire.Quarantined{BuildID: record.BuildID, Path: record.Path, Level: record.Level,
+		SHA256: record.Artifact, Reason: clip(reason, wire.MaxMessage), Time: x.Now().Unix()})
 	if err != nil && !errors.Is(err, state.ErrQuarantine) {
 		return err // it goes on after a restart only if it is durable: it is tried again
 	}
@@ -80,15 +80,6 @@ func (x *Executor) barred(artifact string) error {
 		return nil
 	}
 	return refused(classQuarantine, "this patch is in quarantine on this system and is not applied again: "+q.Reason+"; a later level may be")
-}
-
-// Quarantined returns the patches in quarantine, for the inventory.
-func (x *Executor) Quarantined() []wire.Quarantined {
-	var out []wire.Quarantined
-	for _, q := range x.Store.Quarantines() {
-		out = append(out, wire.Quarantined{Path: q.Path, SHA256: q.Artifact, Level: q.Level, Reason: q.Reason, Time: q.Time})
-	}
-	return out
 }
 
 // inForce returns the patches that new processes have to take. The caller holds
