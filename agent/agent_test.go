@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"livemend.dev/livemend/agent/enrolment"
+	"livemend.dev/livemend/agent/guard"
 	"livemend.dev/livemend/agent/inventory"
 	"livemend.dev/livemend/agent/link"
 	"livemend.dev/livemend/agent/localfiles"
@@ -24,6 +25,7 @@ import (
 	"livemend.dev/livemend/agent/scanner"
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/agent/userspace"
+	"livemend.dev/livemend/agent/watch"
 	"livemend.dev/livemend/trust"
 	"livemend.dev/livemend/wire"
 )
@@ -51,6 +53,9 @@ type agent struct {
 	policy   string
 	late     atomic.Int64 // how far its clock is ahead, nanoseconds
 	every    time.Duration
+	said     sync.Map
+	watch    time.Duration // over the first process; 0 for the default
+	events   bool          // it hears of processes by events
 	stop     func()
 }
 
@@ -89,17 +94,35 @@ func (a *agent) enrol() state.Enrolment {
 
 func (a *agent) now() time.Time { return time.Now().Add(time.Duration(a.late.Load())) }
 
-func (a *agent) log(text string) { a.t.Log(text) }
+func (a *agent) log(text string) {
+	a.t.Log(text)
+	a.said.Store(text, true)
+}
+
+// missing returns what the agent said of an event source that is not there.
+func (a *agent) missing(what string) (text string) {
+	a.said.Range(func(k, _ any) bool {
+		if s, ok := k.(string); ok && strings.HasPrefix(s, what) {
+			text = s
+		}
+		return true
+	})
+	return text
+}
 
 // start runs the agent until the test or stop ends it.
 func (a *agent) start() {
-	look := inventory.New()
-	running := link.Agent{
-		Version: "test", Store: a.store, Inventory: look, Every: a.every, Log: a.log,
-		Orders: &orders.Executor{
-			Store: a.store, Engine: userspace.New(userspace.Options{Children: true}), Scanner: scanner.Runner{Dir: a.run},
-			PolicyPath: a.policy, RunDir: a.run, BootID: look.BootID(), Now: a.now, Log: a.log,
-		},
+	look, judge := inventory.New(), guard.New(0)
+	executor := &orders.Executor{
+		Store: a.store, Engine: userspace.New(userspace.Options{Children: true, Guard: judge, Watch: a.watch}), Guard: judge, Scanner: scanner.Runner{Dir: a.run},
+		PolicyPath: a.policy, RunDir: a.run, BootID: look.BootID(), Now: a.now, Log: a.log,
+	}
+	running := link.Agent{Version: "test", Store: a.store, Inventory: look, Every: a.every, Log: a.log, Orders: executor}
+	if a.events {
+		running.Events = func(ctx context.Context, scan func()) {
+			w := watch.Watcher{Guard: judge, Libraries: executor.Libraries, Look: executor.Look, Judge: executor.Judge, Scan: scan, Log: a.log}
+			w.Run(ctx)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup

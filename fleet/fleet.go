@@ -77,6 +77,16 @@ type Applied struct {
 	At        time.Time `json:"at"` // when the platform learnt it
 }
 
+// Quarantined is one live patch that a server's agent took off and never applies
+// again, because processes died of it.
+type Quarantined struct {
+	Path   string    `json:"path"`
+	SHA256 string    `json:"sha256"`
+	Level  int64     `json:"level"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"` // by the agent's clock
+}
+
 // Finding is one answer of a scanner about one vulnerability on one server.
 type Finding struct {
 	Scanner    string    `json:"scanner"`

@@ -155,9 +155,20 @@ func (p *Presence) Inventory(ctx context.Context, body []byte) error {
 	server.Hostname, server.MachineID, server.OS, server.OSVersion = f.Hostname, f.MachineID, f.OS, f.OSVersion
 	server.Kernel, server.KernelID, server.Arch, server.BootID = f.Kernel, f.KernelID, f.Arch, snapshot.BootID
 	server.InventoryAt = p.s.now()
+	var after followUp
 	err = p.s.db.InTx(ctx, func(tx *store.Tx) error {
+		after = followUp{}
+		barred, err := newlyBarred(ctx, tx, server.ID, snapshot.Quarantined)
+		if err != nil {
+			return err
+		}
 		if err := platformdb.PutInventory(ctx, tx, server, body); err != nil {
 			return err
+		}
+		for _, q := range barred {
+			if err := p.s.barred(ctx, tx, server, q, &after); err != nil {
+				return err
+			}
 		}
 		if err := platformdb.ReplaceApplied(ctx, tx, server.ID, appliedOf(snapshot.Applied, p.s.now())); err != nil {
 			return err
@@ -165,6 +176,7 @@ func (p *Presence) Inventory(ctx context.Context, body []byte) error {
 		return p.s.recompute(ctx, tx, server)
 	})
 	if err == nil {
+		p.s.follow(after)
 		p.s.hub.publish(server.Organisation)
 	}
 	return err

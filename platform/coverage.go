@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,6 +85,7 @@ func (s *Service) organisationPatches(ctx context.Context, q store.Querier, org 
 // recompute stores anew what is true of one server.
 func (s *Service) recompute(ctx context.Context, tx *store.Tx, server fleet.Server) error {
 	in := coverage.Input{Facts: server.Facts()}
+	var barred []wire.Quarantined
 	snapshot, err := platformdb.Inventory(ctx, tx, server.ID)
 	switch {
 	case err == nil:
@@ -92,6 +94,7 @@ func (s *Service) recompute(ctx context.Context, tx *store.Tx, server fleet.Serv
 			return fmt.Errorf("reading the stored inventory of %s: %w", server.ID, err)
 		}
 		in.Known, in.Libraries, in.Packages = true, inventory.Libraries, inventory.Packages
+		barred = inventory.Quarantined
 	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
@@ -100,6 +103,9 @@ func (s *Service) recompute(ctx context.Context, tx *store.Tx, server fleet.Serv
 		return err
 	}
 	for _, a := range applied {
+		if slices.ContainsFunc(barred, func(q wire.Quarantined) bool { return q.SHA256 == a.SHA256 }) {
+			continue // it is on its way off
+		}
 		in.Applied = append(in.Applied, wire.Applied{Path: a.Path, SHA256: a.SHA256, Level: a.Level, Processes: a.Processes, CVEs: a.CVEs})
 	}
 	findings, err := platformdb.Findings(ctx, tx, server.ID)
@@ -120,6 +126,7 @@ func (s *Service) recompute(ctx context.Context, tx *store.Tx, server fleet.Serv
 	if in.Patches, err = s.organisationPatches(ctx, tx, server.Organisation); err != nil {
 		return err
 	}
+	in.Patches = withoutBarred(in.Patches, barred)
 	for cve := range named {
 		updates, err := platformdb.UpdatesFor(ctx, tx, server.Organisation, cve)
 		if err != nil {
@@ -130,6 +137,22 @@ func (s *Service) recompute(ctx context.Context, tx *store.Tx, server fleet.Serv
 		}
 	}
 	return platformdb.ReplaceCoverage(ctx, tx, server.Organisation, server.ID, coverage.Compute(in), s.now())
+}
+
+// withoutBarred marks as not offered what is in quarantine on one server.
+func withoutBarred(patches []coverage.Patch, barred []wire.Quarantined) []coverage.Patch {
+	if len(barred) == 0 {
+		return patches
+	}
+	out := append([]coverage.Patch(nil), patches...)
+	for i := range out {
+		for _, q := range barred {
+			if q.Path == out[i].Path && out[i].Refused == "" {
+				out[i].Refused = "in quarantine on this server: " + q.Reason
+			}
+		}
+	}
+	return out
 }
 
 // catchUp computes all coverage anew when some of it may be older than what it

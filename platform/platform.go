@@ -101,13 +101,16 @@ type ServerSummary struct {
 // ServerDetail is everything about one server.
 type ServerDetail struct {
 	fleet.Server
-	Libraries []fleet.Library  `json:"libraries"`
-	Packages  []fleet.Package  `json:"packages"`
-	Applied   []fleet.Applied  `json:"applied"`
-	Coverage  []fleet.Coverage `json:"coverage"`
-	Findings  []fleet.Finding  `json:"findings"`
-	Tasks     []fleet.Task     `json:"tasks"`  // newest first
-	Events    []fleet.Event    `json:"events"` // newest first
+	Libraries []fleet.Library `json:"libraries"`
+	Packages  []fleet.Package `json:"packages"`
+	Applied   []fleet.Applied `json:"applied"`
+
+	Quarantined []fleet.Quarantined `json:"quarantined"`
+
+	Coverage []fleet.Coverage `json:"coverage"`
+	Findings []fleet.Finding  `json:"findings"`
+	Tasks    []fleet.Task     `json:"tasks"`  // newest first
+	Events   []fleet.Event    `json:"events"` // newest first
 }
 
 // CoverageFilter narrows the coverage rows.

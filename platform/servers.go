@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"livemend.dev/livemend/access"
 	"livemend.dev/livemend/fleet"
@@ -101,7 +102,7 @@ func (s *Service) Server(ctx context.Context, who access.Subject, id string) (Se
 		return out, missing(err, "server")
 	}
 	server.Online = s.hub.online(id)
-	out = ServerDetail{Server: server, Libraries: []fleet.Library{}, Packages: []fleet.Package{}, Tasks: []fleet.Task{}}
+	out = ServerDetail{Server: server, Libraries: []fleet.Library{}, Packages: []fleet.Package{}, Quarantined: []fleet.Quarantined{}, Tasks: []fleet.Task{}}
 	snapshot, err := platformdb.Inventory(ctx, s.db, id)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return out, err
@@ -116,6 +117,9 @@ func (s *Service) Server(ctx context.Context, who access.Subject, id string) (Se
 		}
 		for _, p := range inventory.Packages {
 			out.Packages = append(out.Packages, fleet.Package(p))
+		}
+		for _, q := range inventory.Quarantined {
+			out.Quarantined = append(out.Quarantined, fleet.Quarantined{Path: q.Path, SHA256: q.SHA256, Level: q.Level, Reason: q.Reason, At: time.Unix(q.Time, 0).UTC()})
 		}
 	}
 	if out.Applied, err = platformdb.Applied(ctx, s.db, id); err != nil {

@@ -146,7 +146,8 @@ func (s Snapshot) Encode() []byte {
 		cjson.F("boot_id", cjson.String(s.BootID)),
 		cjson.F("libraries", cjson.Array(libs...)),
 		cjson.F("packages", cjson.Array(packages...)),
-		cjson.F("applied", appliedValue(s.Applied))).JSON()
+		cjson.F("applied", appliedValue(s.Applied)),
+		cjson.F("quarantined", QuarantinedValue(s.Quarantined))).JSON()
 }
 
 // DecodeSnapshot reads what Snapshot.Encode wrote.
@@ -164,8 +165,37 @@ func DecodeSnapshot(b []byte) (s Snapshot, err error) {
 				Source: p.OptText("source", MaxID)})
 		}
 		s.Applied = readApplied(c)
+		s.Quarantined = ReadQuarantined(c)
 	})
 	return s, err
+}
+
+// QuarantinedValue returns list as JSON, the field quarantined wherever it is told.
+func QuarantinedValue(list []Quarantined) cjson.Value {
+	out := make([]cjson.Value, len(list))
+	for i, q := range list {
+		out[i] = cjson.Object(
+			cjson.F("build_id", cjson.String(q.BuildID)),
+			cjson.F("path", cjson.String(q.Path)),
+			cjson.F("sha256", cjson.String(q.SHA256)),
+			cjson.F("level", cjson.Int(q.Level)),
+			cjson.F("reason", cjson.String(q.Reason)),
+			cjson.F("time", cjson.Int(q.Time)))
+	}
+	return cjson.Array(out...)
+}
+
+// ReadQuarantined reads the field quarantined, which older documents have not.
+func ReadQuarantined(c cjson.Cursor) (out []Quarantined) {
+	if !c.Has("quarantined") {
+		return nil
+	}
+	for _, v := range c.Items("quarantined", MaxQuarantined) {
+		q := c.Nested("quarantined", v)
+		out = append(out, Quarantined{BuildID: q.Text("build_id", MaxID), Path: q.Text("path", MaxMessage), SHA256: q.Text("sha256", MaxID), Level: q.Int("level"),
+			Reason: q.Text("reason", MaxMessage), Time: q.Int("time")})
+	}
+	return out
 }
 
 func appliedValue(list []Applied) cjson.Value {

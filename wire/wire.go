@@ -11,7 +11,8 @@ package wire
 // message is added or gains a field that matters, with a dated line:
 //
 //	1  2026-11-23  first: hello, enrolment, inventory, work, metadata, target, progress, result, alarm
-const Version = 1
+//	2  2026-11-26  an inventory lists the patches in quarantine
+const Version = 2
 
 // Method names a request. The agent asks, the platform answers. Numbers are
 // never reused.
@@ -43,6 +44,8 @@ const (
 	MaxLibs     = 20_000    // mapped libraries in a snapshot
 	MaxPackages = 20_000    // packages in a snapshot
 	MaxReport   = 768 << 10 // bytes of a signed report
+
+	MaxQuarantined = 1000 // patches in quarantine in a snapshot
 )
 
 // Code says what went wrong with a request. Codes are append-only.
@@ -135,6 +138,19 @@ type Snapshot struct {
 	Libraries []Library
 	Packages  []Package
 	Applied   []Applied
+
+	Quarantined []Quarantined // since version 2
+}
+
+// Quarantined is one patch that the agent took off and never applies again,
+// because processes died of it.
+type Quarantined struct {
+	BuildID string
+	Path    string // target path in the repository
+	SHA256  string // of the artifact
+	Level   int64
+	Reason  string // for people
+	Time    int64  // seconds since 1970
 }
 
 // Applied is one patch that is in force.

@@ -46,6 +46,9 @@ type Agent struct {
 	Orders    *orders.Executor
 	Every     time.Duration // between rounds: looking at processes and saying what is there
 	Log       func(string)
+	// Events runs beside the rounds until ctx ends; scan asks for a round soon. Nil
+	// for none.
+	Events func(ctx context.Context, scan func())
 
 	look sync.Mutex    // guards Inventory
 	kick chan struct{} // asks for a round at once
@@ -66,6 +69,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.round(ctx, snapshots)
 	var running sync.WaitGroup
 	running.Go(func() { a.rounds(ctx, snapshots) })
+	if a.Events != nil {
+		running.Go(func() { a.Events(ctx, a.ask) })
+	}
 	a.connections(ctx, snapshots)
 	running.Wait()
 	return ctx.Err()
@@ -100,7 +106,7 @@ func (a *Agent) round(ctx context.Context, snapshots *board) {
 		}
 		return
 	}
-	s.Applied = a.Orders.Applied()
+	s.Applied, s.Quarantined = a.Orders.Applied(), a.Store.Quarantines()
 	body, whole := inventory.Encode(s)
 	if !whole {
 		a.Log("the inventory is larger than one message: its end was left out")
@@ -274,10 +280,15 @@ func (a *Agent) work(ctx, life context.Context, peer *channel.Peer) error {
 		if err := a.Orders.Execute(life, orders.Platform{Peer: peer}, envelope); err != nil {
 			return err
 		}
-		select { // processes or patches changed
-		case a.kick <- struct{}{}:
-		default:
-		}
+		a.ask() // processes or patches changed
+	}
+}
+
+// ask asks for a round soon.
+func (a *Agent) ask() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
 	}
 }
 

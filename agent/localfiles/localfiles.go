@@ -15,6 +15,7 @@ import (
 
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/internal/cjson"
+	"livemend.dev/livemend/wire"
 )
 
 // The files, below the folder Dir unless another is given.
@@ -48,6 +49,8 @@ type Truth struct {
 	BootID   string
 	Time     time.Time
 	Patches  []Patch
+
+	Quarantined []wire.Quarantined
 }
 
 // Covered returns the vulnerabilities that every affected process is protected
@@ -131,7 +134,8 @@ func (t Truth) value() cjson.Value {
 		cjson.F("boot_id", cjson.String(t.BootID)),
 		cjson.F("time", cjson.Int(t.Time.Unix())),
 		cjson.F("covered", cjson.Strings(t.Covered())),
-		cjson.F("patches", cjson.Array(patches...)))
+		cjson.F("patches", cjson.Array(patches...)),
+		cjson.F("quarantined", wire.QuarantinedValue(t.Quarantined)))
 }
 
 // IsCovered reports whether the list below dir holds the vulnerability. A list

@@ -66,6 +66,9 @@ func (o *order) apply(ctx context.Context) error {
 		return &trust.Refusal{What: "patch level " + strconv.FormatInt(o.manifest.Level, 10), Err: trust.ErrRollback,
 			Detail: "this system has had level " + strconv.FormatInt(floor, 10)}
 	}
+	if err := o.x.barred(o.manifest.SHA256); err != nil {
+		return err
+	}
 	o.progress(ctx, "download", strconv.FormatInt(target.Length, 10)+" bytes, each checked against what was signed")
 	artifact, err := o.platform.download(ctx, target)
 	if err != nil {
@@ -85,6 +88,9 @@ func (o *order) apply(ctx context.Context) error {
 	results, err := o.x.Engine.Apply(ctx, live)
 	if ctx.Err() != nil {
 		return ctx.Err() // the agent ends: what is staged stays, until the order is given again
+	}
+	if reason := o.x.Guard.Guilty(live.SHA256); reason != "" {
+		return o.withdraw(ctx, record, results, reason)
 	}
 	n := count(results)
 	o.changed = n.live > 0
@@ -145,6 +151,18 @@ func (x *Executor) unstage(record state.Patch) error {
 	return x.Store.RemovePatch(record.BuildID)
 }
 
+// withdraw ends an application that processes died of.
+func (o *order) withdraw(ctx context.Context, record state.Patch, results []userspace.Result, reason string) error {
+	o.changed = true
+	if err := o.x.condemn(ctx, record, true, reason); err != nil {
+		return &refusal{classQuarantine, errors.New("the patch is in quarantine here (" + reason + "), and is not off every process yet: " + err.Error())}
+	}
+	o.report.Processes = processes(results)
+	o.report.Outcome, o.report.Reason = wire.Failed, classQuarantine
+	o.report.Text = clip("the patch is in quarantine on this system and was taken off every process that had it: "+reason, wire.MaxMessage)
+	return nil
+}
+
 // conclude writes what became of an application into state and report.
 func (o *order) conclude(record state.Patch, results []userspace.Result, n counts) error {
 	o.report.Processes = processes(results)
@@ -163,7 +181,7 @@ func (o *order) conclude(record state.Patch, results []userspace.Result, n count
 	switch {
 	case n.live == 0:
 		o.report.Outcome = wire.Nothing
-		o.report.Text = "no process has the library mapped; processes that start later are patched within a minute"
+		o.report.Text = "no process has the library mapped; processes that start or load it later are patched at once where the kernel tells of them, else within a minute"
 	case n.others > 0:
 		o.report.Outcome = wire.Partial
 		o.report.Text = strconv.FormatInt(n.live, 10) + " processes are patched, " + strconv.FormatInt(n.others, 10) + " could not be patched yet and are tried again"

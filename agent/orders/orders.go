@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"livemend.dev/livemend/agent/guard"
 	"livemend.dev/livemend/agent/policy"
 	"livemend.dev/livemend/agent/scanner"
 	"livemend.dev/livemend/agent/state"
@@ -33,6 +34,7 @@ import (
 type Executor struct {
 	Store      *state.Store
 	Engine     *userspace.Engine
+	Guard      *guard.Guard // the engine's
 	Scanner    scanner.Runner
 	PolicyPath string           // see package policy
 	RunDir     string           // see package localfiles
@@ -71,6 +73,8 @@ const (
 	classScan   = "scanner"
 	classSource = "platform"
 	classLocal  = "agent"
+
+	classQuarantine = "quarantine"
 )
 
 // order is one order on its way to its report.

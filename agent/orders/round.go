@@ -36,7 +36,7 @@ func (x *Executor) Round(ctx context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	allowed, policyErr := policy.Load(x.PolicyPath)
-	errs := policyErr
+	errs := errors.Join(policyErr, x.judge(ctx))
 	for _, record := range x.Store.Patches() {
 		if policyErr == nil && allowed.AllowsPatch(record.Path, record.BuildID) != nil && record.Phase != state.Reverting {
 			x.Log("the local policy denies " + record.Path + ": taking it off")
@@ -100,13 +100,13 @@ func (x *Executor) keep(ctx context.Context, record state.Patch, mayApply bool) 
 			x.Log(record.Path + " is off every process")
 		}
 		return err
-	case record.Phase == state.Staged && record.Previous != nil && record.Previous.Phase == state.Applied:
-		// The application was interrupted and waits for its order to come again.
+	case mayApply:
+		// An application that was interrupted waits for its order to come again.
 		// Until then what was in force before stays in force.
-		before := *record.Previous
-		before.Previous = nil
-		return x.keep(ctx, before, mayApply)
-	case record.Phase == state.Applied && mayApply:
+		record, ok := kept(record)
+		if !ok {
+			return nil
+		}
 		live, err := x.recheck(record)
 		if err != nil {
 			return err
@@ -122,6 +122,9 @@ func (x *Executor) keep(ctx context.Context, record state.Patch, mayApply bool) 
 		if results, err = x.Engine.Apply(ctx, live); err != nil {
 			return err
 		}
+		if err := x.judge(ctx); err != nil {
+			return err
+		}
 		if after := count(results).live; after > before {
 			x.Log(record.Path + ": applied to " + strconv.FormatInt(after-before, 10) + " more processes")
 		}
@@ -132,6 +135,9 @@ func (x *Executor) keep(ctx context.Context, record state.Patch, mayApply bool) 
 // recheck verifies an admitted patch from what is stored, expiry ignored: the
 // director's order for this system, the portal's entry, and their agreement.
 func (x *Executor) recheck(record state.Patch) (userspace.Patch, error) {
+	if err := x.barred(record.Artifact); err != nil {
+		return userspace.Patch{}, err
+	}
 	director, err := x.directorRoot()
 	if err != nil {
 		return userspace.Patch{}, err
@@ -310,6 +316,7 @@ func (x *Executor) publish() error {
 	for _, s := range x.truth {
 		t.Patches = append(t.Patches, s.local())
 	}
+	t.Quarantined = x.Store.Quarantines()
 	return localfiles.Write(x.RunDir, t)
 }
 

@@ -40,8 +40,9 @@ type Patch struct {
 // patches is the content of patches.json. Floors and patches are one file, so
 // that a level counts as seen exactly when it was admitted.
 type patches struct {
-	admitted []Patch // ordered by BuildID
-	floors   []floor // ordered by build-id
+	admitted []Patch            // ordered by BuildID
+	floors   []floor            // ordered by build-id
+	barred   []wire.Quarantined // oldest first
 }
 
 type floor struct {
@@ -182,7 +183,7 @@ func (s *Store) sweep() error {
 }
 
 func (p patches) clone() patches {
-	return patches{append([]Patch(nil), p.admitted...), append([]floor(nil), p.floors...)}
+	return patches{append([]Patch(nil), p.admitted...), append([]floor(nil), p.floors...), append([]wire.Quarantined(nil), p.barred...)}
 }
 
 func (p patches) find(buildID string) (int, bool) {
@@ -222,7 +223,7 @@ func (p patches) value() cjson.Value {
 	for i, f := range p.floors {
 		floors[i] = cjson.F(f.buildID, cjson.Int(f.level))
 	}
-	return cjson.Object(cjson.F("patches", cjson.Array(admitted...)), cjson.F("floors", cjson.Object(floors...)))
+	return cjson.Object(cjson.F("patches", cjson.Array(admitted...)), cjson.F("floors", cjson.Object(floors...)), cjson.F("quarantined", wire.QuarantinedValue(p.barred)))
 }
 
 // upTo returns p with at most depth older levels. It leaves p as it is.
@@ -289,5 +290,6 @@ func (s *Store) loadPatches() error {
 		}
 		s.patches.floors = append(s.patches.floors, floor{m.Name, level})
 	}
+	s.patches.barred = wire.ReadQuarantined(c)
 	return damaged(patchesFile, c.Err())
 }

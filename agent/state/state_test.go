@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"livemend.dev/livemend/agent/state"
+	"livemend.dev/livemend/wire"
 )
 
 func open(t *testing.T, dir string) *state.Store {
@@ -236,5 +237,32 @@ func TestFloorNeverFalls(t *testing.T) {
 		if highest = max(highest, level); s.Floor("aa") != highest {
 			t.Fatalf("floor %d after level %d, want %d", s.Floor("aa"), level, highest)
 		}
+	}
+}
+
+// A patch in quarantine is on its way off from the moment it is in it, and stays
+// in it when its record is gone.
+func TestQuarantineSurvives(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	check(t, s.SetPatch(state.Patch{BuildID: "aa", Path: "p", Level: 2, Phase: state.Applied, Artifact: "11"}))
+	check(t, s.SetPatch(state.Patch{BuildID: "bb", Path: "q", Level: 1, Phase: state.Applied, Artifact: "22"}))
+	q := wire.Quarantined{BuildID: "aa", Path: "p", Level: 2, SHA256: "11", Reason: "process 7 died", Time: 9}
+	check(t, s.Quarantine(q))
+	check(t, s.Quarantine(wire.Quarantined{BuildID: "aa", SHA256: "11", Reason: "again"}))
+	check(t, s.Quarantine(wire.Quarantined{BuildID: "bb", SHA256: "another level"}))
+	s = reopen(t, s, dir)
+	if got, ok := s.InQuarantine("11"); !ok || got != q || len(s.Quarantines()) != 2 {
+		t.Errorf("quarantine: %+v, %v of %d", got, ok, len(s.Quarantines()))
+	}
+	if a, _ := s.Patch("aa"); a.Phase != state.Reverting {
+		t.Errorf("the patch is %s", a.Phase)
+	}
+	if b, _ := s.Patch("bb"); b.Phase != state.Applied {
+		t.Errorf("another artifact is %s", b.Phase)
+	}
+	check(t, s.RemovePatch("aa"))
+	if _, ok := reopen(t, s, dir).InQuarantine("11"); !ok {
+		t.Error("it left the quarantine with its record")
 	}
 }

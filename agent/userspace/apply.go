@@ -3,16 +3,22 @@ package userspace
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"livemend.dev/livemend/agent/guard"
 )
 
 // maxPasses bounds how often processes that appeared meanwhile are looked for.
 const maxPasses = 4
 
 // Apply switches p on in every process that maps the library. The first process
-// that takes the patch is watched for a while before the others follow; when it
-// ends in that time, one more is tried, and when that ends, too, the rest is
-// left alone. Processes that started meanwhile are included. The error is for
+// that takes the patch is watched for a while before the others follow; one that
+// ends in that time is judged by Options.Guard, and when that finds the patch
+// guilty, now or later, the rest is left alone. Processes that started meanwhile are included. The error is for
 // the whole: the patch or the machine is not fit, or ctx ended; results that
 // exist by then are returned with it.
 func (e *Engine) Apply(ctx context.Context, p Patch) ([]Result, error) {
@@ -44,11 +50,14 @@ func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error
 	var results []Result
 	looked := make(map[int]bool) // by an earlier pass
 	var peers []int
-	guard := canary{engine: e}
-	for range maxPasses {
+	first := canary{engine: e, patch: p.SHA256}
+	for pass := range maxPasses {
 		procs, err := e.find(ctx, p.File.BuildID, looked)
 		if err != nil {
 			return results, err
+		}
+		if pass == 0 {
+			e.forget(p.File.BuildID)
 		}
 		for i := range procs {
 			peers = append(peers, procs[i].PID)
@@ -57,14 +66,16 @@ func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error
 			if err := ctx.Err(); err != nil {
 				return results, err
 			}
-			if what == doApply && guard.failed() {
-				results = append(results, guard.leave(proc))
+			e.see(p.File.BuildID, proc)
+			if what == doApply && first.failed() != "" {
+				results = append(results, first.leave(proc))
 				continue
 			}
 			j := job{engine: e, patch: p, proc: proc, peers: peers}
 			r := j.run(ctx, what)
 			if what == doApply && r.Outcome == Patched {
-				guard.watch(ctx, proc)
+				e.opts.Guard.Took(p.SHA256, proc.PID, r.code, !first.passed)
+				first.watch(ctx, proc)
 			}
 			results = append(results, r)
 		}
@@ -78,24 +89,23 @@ func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error
 // canary watches the first processes that take a patch.
 type canary struct {
 	engine *Engine
+	patch  guard.Artifact
 	passed bool
-	dead   []int
 }
 
-// maxDeadCanaries is how many of the first processes may end under watch
-// before the patch is blamed.
-const maxDeadCanaries = 2
+// failed returns why no further process may take the patch, "" when none has
+// to be kept from it.
+func (c *canary) failed() string { return c.engine.opts.Guard.Guilty(c.patch) }
 
-func (c *canary) failed() bool { return len(c.dead) >= maxDeadCanaries }
-
-// watch waits whether the process, just patched, lives on.
+// watch waits whether the process, just patched, lives on. One that ended is
+// judged as the guard judges every death.
 func (c *canary) watch(ctx context.Context, p Process) {
 	if c.passed || c.engine.opts.Watch < 0 {
 		return
 	}
 	h, err := pin(p)
 	if err != nil {
-		c.dead = append(c.dead, p.PID)
+		c.engine.opts.Guard.Ended(guard.Death{PID: p.PID, Unsure: true})
 		return
 	}
 	defer h.close()
@@ -107,17 +117,45 @@ func (c *canary) watch(ctx context.Context, p Process) {
 			return
 		}
 		if h.ended(min(left, slice)) {
-			c.dead = append(c.dead, p.PID)
+			signal, ok := Killer(p.PID, h.pidfd)
+			c.engine.opts.Guard.Ended(guard.Death{PID: p.PID, Signal: signal, Unsure: !ok})
 			return
 		}
 	}
 }
 
+// Killer returns the signal that ended the process that pidfd holds, 0 for none.
+// ok is false when it cannot be told any more.
+func Killer(pid, pidfd int) (signal int, ok bool) {
+	// Until its parent has waited for it, /proc knows; then newer kernels do.
+	if h, err := look(pid); err == nil {
+		text, err := h.text("stat", make([]byte, 1024), maxStatusBytes)
+		h.close()
+		if status, ok := parseExit(string(text)); err == nil && ok {
+			return status & 0x7f, true
+		}
+	}
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), unix.PIDFD_GET_INFO, uintptr(unsafe.Pointer(&info)))
+	if e != 0 || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
+		return 0, false
+	}
+	return int(info.Exit_code) & 0x7f, true
+}
+
+// parseExit reads the wait status, the last field, from the /proc/PID/stat of a
+// process that ended and was not waited for.
+func parseExit(s string) (status int, ok bool) {
+	end := strings.LastIndexByte(s, ')')
+	if end < 0 || !strings.HasPrefix(s[end:], ") Z ") {
+		return 0, false
+	}
+	s = strings.TrimSpace(s)
+	status, err := strconv.Atoi(s[strings.LastIndexByte(s, ' ')+1:])
+	return status, err == nil && status >= 0
+}
+
 // leave is the result for a process that is not tried any more.
 func (c *canary) leave(p Process) Result {
-	reason := "not tried: the first processes that took the patch ended right afterwards (pid"
-	for _, pid := range c.dead {
-		reason += " " + strconv.Itoa(pid)
-	}
-	return Result{PID: p.PID, Start: p.Start, Command: p.Command, Outcome: Skipped, Reason: reason + ")"}
+	return Result{PID: p.PID, Start: p.Start, Command: p.Command, Outcome: Skipped, Reason: "not tried: " + c.failed()}
 }

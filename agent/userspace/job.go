@@ -218,6 +218,8 @@ func (a *attempt) work(r *Result) error {
 	r.Outcome = Patched
 	if a.what == doRevert {
 		r.Outcome = Reverted
+	} else {
+		r.code = pl.carrier.spans()
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"livemend.dev/livemend/agent/guard"
 	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/patch/image"
 )
@@ -86,6 +87,8 @@ type Result struct {
 	Stop    time.Duration // all threads stood still: first interrupt to last detach, in all tries together
 	Map     time.Duration // before that, one thread stood still to map the image's pages, in all tries together
 	Tries   int           // attempts that it took; busy processes are tried again
+
+	code []guard.Span // where the patch's code lies in it, when it was switched on
 }
 
 // Options tune an Engine. A zero field takes the default.
@@ -93,6 +96,7 @@ type Options struct {
 	StopWait time.Duration // longest wait for all threads to stop; default 50 ms
 	Patience time.Duration // how long a busy process is tried again; default 2 s
 	Watch    time.Duration // how long the first process is watched before the others follow; default 100 ms, negative for none
+	Guard    *guard.Guard  // judges processes that end after they took a patch; default one of its own
 	Children bool          // patch children of this process too; nothing may wait for them meanwhile
 	Answer   time.Duration // how long a file or a process may keep one attempt waiting; default 5 s
 }
@@ -106,6 +110,8 @@ type Engine struct {
 	mu      sync.Mutex
 	stuck   int             // goroutines that wait for a file or a process
 	answers map[uint64]bool // devices of files, and whether they answered in time
+
+	where map[fileKey]sighting // where files with a patch's build-id were last seen mapped
 }
 
 // New returns an engine.
@@ -119,7 +125,10 @@ func New(o Options) *Engine {
 	fill(&o.Patience, 2*time.Second)
 	fill(&o.Watch, 100*time.Millisecond)
 	fill(&o.Answer, 5*time.Second)
-	return &Engine{opts: o, turn: make(chan struct{}, 1), answers: make(map[uint64]bool)}
+	if o.Guard == nil {
+		o.Guard = guard.New(0)
+	}
+	return &Engine{opts: o, turn: make(chan struct{}, 1), answers: make(map[uint64]bool), where: make(map[fileKey]sighting)}
 }
 
 // take waits until no other call runs. The caller must call the returned

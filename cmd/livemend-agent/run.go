@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"livemend.dev/livemend/agent/guard"
 	"livemend.dev/livemend/agent/inventory"
 	"livemend.dev/livemend/agent/link"
 	"livemend.dev/livemend/agent/localfiles"
@@ -18,6 +19,7 @@ import (
 	"livemend.dev/livemend/agent/scanner"
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/agent/userspace"
+	"livemend.dev/livemend/agent/watch"
 )
 
 func runCommand(ctx context.Context, o options) error {
@@ -30,11 +32,16 @@ func runCommand(ctx context.Context, o options) error {
 		return err
 	}
 	look := inventory.New()
+	judge := guard.New(0)
+	executor := &orders.Executor{
+		Store: store, Engine: userspace.New(userspace.Options{Guard: judge}), Guard: judge, Scanner: scanner.Runner{Dir: o.run},
+		PolicyPath: o.policy, RunDir: o.run, BootID: look.BootID(), Now: time.Now, Log: log,
+	}
 	agent := link.Agent{
-		Version: version, Store: store, Inventory: look, Every: o.every, Log: log,
-		Orders: &orders.Executor{
-			Store: store, Engine: userspace.New(userspace.Options{}), Scanner: scanner.Runner{Dir: o.run},
-			PolicyPath: o.policy, RunDir: o.run, BootID: look.BootID(), Now: time.Now, Log: log,
+		Version: version, Store: store, Inventory: look, Every: o.every, Log: log, Orders: executor,
+		Events: func(ctx context.Context, scan func()) {
+			w := watch.Watcher{Guard: judge, Libraries: executor.Libraries, Look: executor.Look, Judge: executor.Judge, Scan: scan, Log: log}
+			w.Run(ctx)
 		},
 	}
 	log("livemend-agent " + version + " started")

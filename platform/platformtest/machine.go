@@ -27,6 +27,8 @@ type Machine struct {
 	Applied  []wire.Applied // what it claims is in force
 	Peer     *channel.Peer  // of the connection that is open
 
+	Quarantined []wire.Quarantined // what it says it never applies again
+
 	t        testing.TB
 	p        *Platform
 	channel  [channel.KeySize]byte
@@ -138,7 +140,7 @@ func (m *Machine) Tell() {
 	m.t.Helper()
 	m.must(wire.Inventory, wire.Snapshot{Facts: m.facts(), BootID: "boot",
 		Libraries: []wire.Library{{BuildID: Library, Path: "/usr/lib/libc.so.6", Processes: 3}},
-		Packages:  []wire.Package{{Name: "libc6", Version: "2.36-9+deb12u14"}}, Applied: m.Applied}.Encode())
+		Packages:  []wire.Package{{Name: "libc6", Version: "2.36-9+deb12u14"}}, Applied: m.Applied, Quarantined: m.Quarantined}.Encode())
 }
 
 // Work asks for an order, verifies it as an agent does and returns it with its

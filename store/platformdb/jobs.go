@@ -7,6 +7,7 @@ import (
 	"livemend.dev/livemend/fleet"
 	"livemend.dev/livemend/rollout"
 	"livemend.dev/livemend/store"
+	"livemend.dev/livemend/trust"
 )
 
 const jobColumns = `id, kind, title, state, stage, halted, reason, stages, silence, tolerate, created_by, created_at, finished_at`
@@ -61,6 +62,15 @@ func Jobs(ctx context.Context, q store.Querier, org string, kind fleet.JobKind, 
 	}
 	jobs, err := store.All(ctx, q, scanJob, `SELECT `+jobColumns+where+` AND id < $4 ORDER BY id DESC LIMIT $5`, org, string(kind), string(state), before, limit)
 	return jobs, total, err
+}
+
+// JobsApplying returns the organisation's jobs that still start tasks and have
+// one that applies the artifact of a patch.
+func JobsApplying(ctx context.Context, q store.Querier, org, path, sha256 string) ([]int64, error) {
+	return store.All(ctx, q, store.Scalar[int64], `SELECT j.id FROM platform_job j WHERE j.organisation_id = $1 AND j.state = $2 AND NOT j.halted
+		AND EXISTS (SELECT 1 FROM platform_task t WHERE t.organisation_id = j.organisation_id AND t.job_id = j.id
+			AND t.action = $3 AND t.path = $4 AND t.sha256 = $5) ORDER BY j.id LIMIT $6`,
+		org, string(rollout.JobRunning), string(trust.Apply), path, sha256, maxList)
 }
 
 // Task is a task and whose it is.

@@ -1,0 +1,168 @@
+package guard
+
+import (
+	"strconv"
+	"time"
+)
+
+// Artifact names a patch by the SHA-256 of its artifact.
+type Artifact [32]byte
+
+// Span is a range of addresses, the end not in it.
+type Span struct{ From, To uint64 }
+
+// maxProbation bounds the processes of one patch that are on probation at a
+// time. Those beyond it are patched and not watched.
+const maxProbation = 4096
+
+// maxSuspects is how many deaths that nothing explains convict a patch.
+const maxSuspects = 2
+
+// Death is how one process ended.
+type Death struct {
+	PID    int
+	Signal int    // that killed it; 0 when it ended by itself
+	Unsure bool   // nobody knows how it ended: Signal means nothing
+	IP     uint64 // where it was when it died; 0 when nobody knows
+}
+
+// crash reports whether the death is one that wrong code can cause.
+func (d Death) crash() bool {
+	switch d.Signal {
+	case sigILL, sigTRAP, sigABRT, sigBUS, sigFPE, sigSEGV:
+		return !d.Unsure
+	}
+	return false
+}
+
+// Numbers of signals, the same on every architecture that Linux has.
+const (
+	sigILL  = 4
+	sigTRAP = 5
+	sigABRT = 6
+	sigBUS  = 7
+	sigFPE  = 8
+	sigSEGV = 11
+)
+
+var signalNames = map[int]string{sigILL: "SIGILL", sigTRAP: "SIGTRAP", sigABRT: "SIGABRT", sigBUS: "SIGBUS", sigFPE: "SIGFPE", sigSEGV: "SIGSEGV"}
+
+// EventKind says what happened to a process.
+type EventKind int
+
+// What can happen. Took: the patch was switched on in it. Forked: Child is a
+// copy of it. Left: it started another program, so the patch is not in it any
+// more. Died: it ended.
+const (
+	Took EventKind = iota + 1
+	Forked
+	Left
+	Died
+)
+
+// Event is what happened to process PID.
+type Event struct {
+	Kind   EventKind
+	PID    int
+	Child  int    // Forked
+	Code   []Span // Took: where the patch's code lies in it
+	Canary bool   // Took: it is the first, watched before others follow
+	Death  Death  // Died
+}
+
+// trial is one process on probation.
+type trial struct {
+	code   []Span
+	until  time.Time
+	canary bool
+}
+
+// suspicion is one death that nothing explains.
+type suspicion struct {
+	at   time.Time
+	text string
+}
+
+// state is what is known of one patch: who is on probation and what speaks
+// against it. Reason is empty until it is guilty; that is for good.
+type state struct {
+	trials   map[int]trial
+	suspects []suspicion
+	reason   string
+}
+
+// step says what follows from an event. Probation is how long a process counts
+// after it took the patch, and a suspicion after it arose. A state belongs to
+// its caller: step changes and returns it.
+func step(s state, e Event, now time.Time, probation time.Duration) state {
+	if s.trials == nil {
+		s.trials = map[int]trial{}
+	}
+	t, known := s.trials[e.PID]
+	known = known && !now.After(t.until)
+	switch e.Kind {
+	case Took:
+		for pid, t := range s.trials {
+			if now.After(t.until) {
+				delete(s.trials, pid)
+			}
+		}
+		if len(s.trials) < maxProbation || known {
+			s.trials[e.PID] = trial{e.Code, now.Add(probation), e.Canary}
+		}
+	case Forked:
+		if known && len(s.trials) < maxProbation {
+			s.trials[e.Child] = t
+		}
+	case Left:
+		delete(s.trials, e.PID)
+	case Died:
+		if known {
+			delete(s.trials, e.PID)
+			return s.judge(t, e.Death, now, probation)
+		}
+	}
+	return s
+}
+
+// judge weighs the death of a process on probation.
+func (s state) judge(t trial, d Death, now time.Time, probation time.Duration) state {
+	if s.reason != "" || !d.crash() && !(d.Unsure && t.canary) {
+		return s
+	}
+	if d.crash() && t.holds(d.IP) {
+		s.reason = "process " + strconv.Itoa(d.PID) + " died in the patch's code (" + signalNames[d.Signal] + ")"
+		return s
+	}
+	fresh := s.suspects[:0:0]
+	for _, old := range s.suspects {
+		if now.Sub(old.at) <= probation {
+			fresh = append(fresh, old)
+		}
+	}
+	how := " ended right afterwards"
+	if d.crash() {
+		how = " died by " + signalNames[d.Signal]
+	}
+	s.suspects = append(fresh, suspicion{now, "process " + strconv.Itoa(d.PID) + how})
+	if len(s.suspects) >= maxSuspects {
+		s.reason = "soon after they took the patch, and with nothing else to blame,"
+		for i, one := range s.suspects {
+			if i > 0 {
+				s.reason += " and"
+			}
+			s.reason += " " + one.text
+		}
+	}
+	return s
+}
+
+// holds reports whether an address lies in the patch's code. 0 is nowhere.
+func (t trial) holds(ip uint64) bool {
+	for _, c := range t.code {
+		if ip != 0 && ip >= c.From && ip < c.To {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,182 @@
+package userspace
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"livemend.dev/livemend/agent/guard"
+	"livemend.dev/livemend/patch"
+)
+
+// maxSightings bounds the files whose place is remembered.
+const maxSightings = 4096
+
+// sighting is a process that had a file with the build-id mapped.
+type sighting struct {
+	id  patch.BuildID
+	pid int
+}
+
+// spans returns the executable ranges of an image.
+func (c *carrier) spans() (out []guard.Span) {
+	for _, s := range c.code() {
+		out = append(out, guard.Span{From: s.from, To: s.to})
+	}
+	return out
+}
+
+// BuildIDs returns the build-ids of everything that the process has mapped as
+// program code. One that ended has none.
+func (e *Engine) BuildIDs(ctx context.Context, pid int) ([]patch.BuildID, error) {
+	done, err := e.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	h, err := look(pid)
+	if err != nil {
+		return nil, quietly(err)
+	}
+	defer h.close()
+	maps, err := h.mappings(make([]byte, 64<<10), nil)
+	if err != nil {
+		return nil, quietly(err)
+	}
+	var seen []fileKey
+	var ids []patch.BuildID
+	for i := range maps {
+		m := &maps[i]
+		if m.kind != kindFile || m.prot&protExec == 0 || slices.Contains(seen, m.file) {
+			continue
+		}
+		seen = append(seen, m.file)
+		if o, err := e.inspect(h, m); err == nil && !slices.Contains(ids, o.buildID) {
+			ids = append(ids, o.buildID)
+		}
+	}
+	return ids, nil
+}
+
+// ApplyTo does what Apply does for one process only. There is no result when it
+// does not map the library.
+func (e *Engine) ApplyTo(ctx context.Context, p Patch, pid int) ([]Result, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	done, err := e.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	s := scan{engine: e, id: p.File.BuildID, match: make(map[fileKey]bool), buf: make([]byte, 64<<10)}
+	proc, ok := s.process(pid)
+	if !ok {
+		if s.denied > 0 {
+			return nil, ErrPermission
+		}
+		return nil, nil
+	}
+	e.see(p.File.BuildID, proc)
+	c := canary{engine: e, patch: p.SHA256}
+	if c.failed() != "" {
+		return []Result{c.leave(proc)}, nil
+	}
+	// Whoever shares its memory runs what it runs, so only a process that maps
+	// the library can; but who does is known only after a look at each of them.
+	peers, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	j := job{engine: e, patch: p, proc: proc, peers: peers}
+	r := j.run(ctx, doApply)
+	if r.Outcome == Patched {
+		e.opts.Guard.Took(p.SHA256, pid, r.code, false)
+	}
+	return []Result{r}, ctx.Err()
+}
+
+// processes returns the numbers of all processes.
+func processes() ([]int, error) {
+	proc, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, errors.New("the folder /proc cannot be read: " + err.Error() + "; nothing was changed")
+	}
+	defer unix.Close(proc)
+	return numbers(proc, make([]byte, direntBytes), nil, maxProcesses)
+}
+
+// quietly drops the error that only says that the process is gone.
+func quietly(err error) error {
+	if err == errEnded {
+		return nil
+	}
+	return err
+}
+
+// forget drops what was noted of files with a build-id.
+func (e *Engine) forget(id patch.BuildID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for key, s := range e.where {
+		if s.id == id {
+			delete(e.where, key)
+		}
+	}
+}
+
+// see notes where one process has it.
+func (e *Engine) see(id patch.BuildID, p Process) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, key := range p.files {
+		if _, known := e.where[key]; known || len(e.where) < maxSightings {
+			e.where[key] = sighting{id, p.PID}
+		}
+	}
+}
+
+// Library is one file with a build-id that was asked for, named by the kernel's
+// identity of it.
+type Library struct {
+	BuildID patch.BuildID
+	Device  uint64
+	Inode   uint64
+
+	pid int
+}
+
+// Libraries returns the files that the last looks at processes found mapped.
+func (e *Engine) Libraries() []Library {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := make([]Library, 0, len(e.where))
+	for key, s := range e.where {
+		out = append(out, Library{s.id, key.dev, key.inode, s.pid})
+	}
+	return out
+}
+
+// Open returns a descriptor that names the file and opens nothing (O_PATH), by
+// way of the process that has it mapped, so in whatever root or container the
+// file lies. The caller closes it.
+func (l Library) Open() (fd int, err error) {
+	h, err := look(l.pid)
+	if err != nil {
+		return -1, err
+	}
+	defer h.close()
+	maps, err := h.mappings(make([]byte, 64<<10), nil)
+	if err != nil {
+		return -1, err
+	}
+	for i := range maps {
+		if m := &maps[i]; m.kind == kindFile && m.file == (fileKey{l.Device, l.Inode}) {
+			return h.open("map_files/"+strconv.FormatUint(m.start, 16)+"-"+strconv.FormatUint(m.end, 16), unix.O_PATH)
+		}
+	}
+	return -1, errNotMapped
+}
