@@ -65,11 +65,12 @@ func (e *Engine) find(ctx context.Context, id patch.BuildID, looked map[int]bool
 		if looked[pid] {
 			continue
 		}
-		if looked != nil {
-			looked[pid] = true
-		}
-		if p, ok := s.process(pid); ok {
+		p, ok, sure := s.process(pid)
+		if ok {
 			found = append(found, p)
+		}
+		if sure && looked != nil {
+			looked[pid] = true
 		}
 	}
 	if s.denied > 0 && len(s.match) == 0 {
@@ -84,21 +85,41 @@ func (e *Engine) find(ctx context.Context, id patch.BuildID, looked map[int]bool
 	return found, nil
 }
 
+// maxGlances bounds how often a process whose mappings change is looked at.
+const maxGlances = 3
+
 // process looks at one process. One that cannot be read has ended or is none of
-// ours to read; permission is counted.
-func (s *scan) process(pid int) (Process, bool) {
+// ours to read; permission is counted. sure is false when its mappings changed
+// all the time, or a file did not answer, so that another look may find more.
+func (s *scan) process(pid int) (p Process, ok, sure bool) {
 	h, err := glance(pid)
 	if err != nil {
-		return Process{}, false
+		return Process{}, false, true
 	}
 	defer h.close()
+	for range maxGlances {
+		if p, ok, sure = s.glance(h); ok || sure {
+			break
+		}
+	}
+	if !ok {
+		return Process{}, false, sure
+	}
+	// The folder stays the same process's, so what it says now is about it, too.
+	p.Command, p.Start, err = h.stat()
+	return p, err == nil, true
+}
+
+// glance looks at a process's mappings once.
+func (s *scan) glance(h *handle) (p Process, ok, sure bool) {
+	var err error
 	if s.maps, err = h.mappings(s.buf, s.maps); err != nil {
 		if err == unix.EACCES || err == unix.EPERM {
 			s.denied++
 		}
-		return Process{}, false
+		return Process{}, false, err != errMaps // read in pieces, they need not fit together
 	}
-	p := Process{PID: pid}
+	p, sure = Process{PID: h.pid}, true
 	for i := range s.maps {
 		m := &s.maps[i]
 		if m.kind != kindFile || m.prot&protExec == 0 || slices.Contains(p.files, m.file) {
@@ -112,7 +133,10 @@ func (s *scan) process(pid int) (Process, bool) {
 				s.denied++
 				continue
 			case err == errEnded: // this mapping is gone, the file may be mapped elsewhere
+				sure = false
 				continue
+			case err == errQuiet:
+				sure = false
 			}
 			match = err == nil && o.buildID == s.id
 			s.match[m.file] = match
@@ -121,12 +145,7 @@ func (s *scan) process(pid int) (Process, bool) {
 			p.files = append(p.files, m.file)
 		}
 	}
-	if len(p.files) == 0 {
-		return Process{}, false
-	}
-	// The folder stays the same process's, so what it says now is about it, too.
-	p.Command, p.Start, err = h.stat()
-	return p, err == nil
+	return p, len(p.files) > 0, sure
 }
 
 // inspect reads the identity of the file behind a mapping through
@@ -165,15 +184,19 @@ func (e *Engine) inspect(h *handle, m *mapping) (*object, error) {
 	}
 }
 
+// quietFor is how long a device that did not answer is not asked again. A busy
+// disk may be slow once.
+const quietFor = time.Minute
+
 // mayAsk reports whether a file on the device may be opened, and counts the
-// goroutine that will do it. A device that once did not answer is not asked
-// again. When many threads wait already, devices that anybody can make up
+// goroutine that will do it. A device that did not answer is not asked again for
+// a while. When many threads wait already, devices that anybody can make up
 // (major number 0) are asked only if they have answered before.
 func (e *Engine) mayAsk(dev uint64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	answers, asked := e.answers[dev]
-	if asked && !answers || !asked && e.stuck >= maxStuck && dev>>32 == 0 {
+	last, asked := e.answers[dev]
+	if asked && !last.came && time.Since(last.at) < quietFor || !(asked && last.came) && e.stuck >= maxStuck && dev>>32 == 0 {
 		return false
 	}
 	e.stuck++
@@ -183,7 +206,7 @@ func (e *Engine) mayAsk(dev uint64) bool {
 // heard remembers whether a device answered.
 func (e *Engine) heard(dev uint64, answered bool) {
 	e.mu.Lock()
-	e.answers[dev] = answered
+	e.answers[dev] = response{answered, time.Now()}
 	e.mu.Unlock()
 }
 

@@ -73,7 +73,7 @@ func (e *Engine) ApplyTo(ctx context.Context, p Patch, pid int) ([]Result, error
 	}
 	defer done()
 	s := scan{engine: e, id: p.File.BuildID, match: make(map[fileKey]bool), buf: make([]byte, 64<<10)}
-	proc, ok := s.process(pid)
+	proc, ok, _ := s.process(pid)
 	if !ok {
 		if s.denied > 0 {
 			return nil, ErrPermission

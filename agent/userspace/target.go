@@ -42,6 +42,7 @@ func (e *Engine) locate(h *handle, id patch.BuildID, hints []fileKey) (*target, 
 		return nil, err
 	}
 	t := &target{h: h, maps: ms}
+	unsure := ""
 	for _, first := range []bool{true, false} {
 		seen := make([]fileKey, 0, 16)
 		for i := range ms {
@@ -55,6 +56,12 @@ func (e *Engine) locate(h *handle, id patch.BuildID, hints []fileKey) (*target, 
 			if err == unix.EACCES || err == unix.EPERM {
 				return nil, ErrPermission
 			}
+			switch err {
+			case errEnded: // of this mapping
+				unsure = "its mappings change"
+			case errQuiet:
+				unsure = errQuiet.Error()
+			}
 			if err != nil || o.buildID != id {
 				continue
 			}
@@ -67,7 +74,10 @@ func (e *Engine) locate(h *handle, id patch.BuildID, hints []fileKey) (*target, 
 			break
 		}
 	}
-	if t.obj == nil {
+	switch {
+	case t.obj == nil && unsure != "" && !h.ended(0):
+		return nil, &busyError{unsure}
+	case t.obj == nil:
 		return nil, errNotMapped
 	}
 	if t.obj.arch != arch {

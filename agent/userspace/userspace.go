@@ -108,10 +108,16 @@ type Engine struct {
 	turn chan struct{} // holds one token: whose turn it is
 
 	mu      sync.Mutex
-	stuck   int             // goroutines that wait for a file or a process
-	answers map[uint64]bool // devices of files, and whether they answered in time
+	stuck   int               // goroutines that wait for a file or a process
+	answers map[uint64]response // by device of files
 
 	where map[fileKey]sighting // where files with a patch's build-id were last seen mapped
+}
+
+// response says whether a device answered in time when it was asked last.
+type response struct {
+	came bool
+	at   time.Time
 }
 
 // New returns an engine.
@@ -128,7 +134,7 @@ func New(o Options) *Engine {
 	if o.Guard == nil {
 		o.Guard = guard.New(0)
 	}
-	return &Engine{opts: o, turn: make(chan struct{}, 1), answers: make(map[uint64]bool), where: make(map[fileKey]sighting)}
+	return &Engine{opts: o, turn: make(chan struct{}, 1), answers: make(map[uint64]response), where: make(map[fileKey]sighting)}
 }
 
 // take waits until no other call runs. The caller must call the returned
