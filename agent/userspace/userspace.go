@@ -108,7 +108,7 @@ type Engine struct {
 	turn chan struct{} // holds one token: whose turn it is
 
 	mu      sync.Mutex
-	stuck   int               // goroutines that wait for a file or a process
+	stuck   int                 // goroutines that wait for a file or a process
 	answers map[uint64]response // by device of files
 
 	where map[fileKey]sighting // where files with a patch's build-id were last seen mapped
