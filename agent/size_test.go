@@ -10,7 +10,7 @@ import (
 
 // maxPacked bounds the agent's program as its package packs it, in bytes. The
 // package itself may have 1,000,000.
-const maxPacked = 960_000
+const maxPacked = 965_000
 
 // flags are those that the package is built with.
 var flags = []string{"-trimpath", "-gcflags=all=-l", "-gcflags=crypto/...=", "-gcflags=filippo.io/...=", "-gcflags=golang.org/x/crypto/...="}

@@ -22,20 +22,20 @@ const maxPasses = 4
 // the whole: the patch or the machine is not fit, or ctx ended; results that
 // exist by then are returned with it.
 func (e *Engine) Apply(ctx context.Context, p Patch) ([]Result, error) {
-	return e.all(ctx, p, doApply)
+	return e.all(ctx, p, doApply, 0)
 }
 
 // Revert switches p off in every process in which it is on. Its image stays
 // mapped, because the program may hold pointers into it, and is used again when
 // p is applied again.
 func (e *Engine) Revert(ctx context.Context, p Patch) ([]Result, error) {
-	return e.all(ctx, p, doRevert)
+	return e.all(ctx, p, doRevert, 0)
 }
 
 // Status reads from every process that maps the library what is on in it. It
 // changes nothing and stops nobody.
 func (e *Engine) Status(ctx context.Context, p Patch) ([]Result, error) {
-	return e.all(ctx, p, doStatus)
+	return e.all(ctx, p, doStatus, 0)
 }
 
 // identity tells processes apart over time.
@@ -44,7 +44,8 @@ type identity struct {
 	start uint64
 }
 
-func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error) {
+// all does something to every process, or to one unless pid is 0.
+func (e *Engine) all(ctx context.Context, p Patch, what action, pid int) ([]Result, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
@@ -55,16 +56,11 @@ func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error
 	defer done()
 	var results []Result
 	known := make(map[identity]bool)
-	first := canary{engine: e, patch: p.SHA256}
+	first := canary{engine: e, patch: p.SHA256, passed: pid != 0}
 	for range maxPasses {
-		procs, err := e.find(ctx, p.File.BuildID)
+		procs, peers, err := e.targets(ctx, p.File.BuildID, pid)
 		if err != nil {
 			return results, err
-		}
-		e.remember(p.File.BuildID, procs)
-		peers := make([]int, len(procs))
-		for i := range procs {
-			peers[i] = procs[i].PID
 		}
 		fresh := false
 		for _, proc := range procs {
@@ -88,7 +84,7 @@ func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error
 			}
 			results = append(results, r)
 		}
-		if !fresh || what == doStatus {
+		if !fresh || what == doStatus || pid != 0 {
 			break
 		}
 	}

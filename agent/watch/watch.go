@@ -63,6 +63,7 @@ type running struct {
 // verdicts.
 func (w *Watcher) Run(ctx context.Context) {
 	r := running{Watcher: w, marked: map[file]patch.BuildID{}, held: map[int]int{}, renewed: time.Now(), buf: make([]byte, maxOpens)}
+	r.lost = true // whatever happened before the sources were open
 	r.procs = r.open("processes that start are found within a minute instead of at once", openProcs)
 	r.opens = r.open("libraries that are loaded later are found within a minute instead of at once", openOpens)
 	r.log = r.open("a process that dies of a patch is noticed by its end alone", openLog)
@@ -210,10 +211,7 @@ func (r *running) readOpens(events int16) {
 	if err == unix.EINTR || err == unix.EAGAIN {
 		return
 	}
-	pids, fds, lost, ok := decodeOpens(r.buf[:max(n, 0)])
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
+	pids, lost, ok := decodeOpens(r.buf[:max(n, 0)])
 	for _, pid := range pids {
 		r.happened(pid)
 	}
@@ -296,9 +294,7 @@ func (r *running) mark() {
 
 // visit finds out which processes on probation ended without any event.
 func (r *running) visit() {
-	watched := map[int]bool{}
 	for _, pid := range r.Guard.Watched() {
-		watched[pid] = true
 		fd, held := r.held[pid]
 		if !held {
 			if len(r.held) >= maxHeld {
@@ -316,11 +312,11 @@ func (r *running) visit() {
 		if n, err := poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); err == nil && n > 0 {
 			signal, ok := userspace.Killer(pid, fd)
 			r.Guard.Exited(guard.Death{PID: pid, Signal: signal, Unsure: !ok}, pid)
-			delete(watched, pid)
 		}
 	}
+	watched := r.Guard.Watched()
 	for pid, fd := range r.held {
-		if !watched[pid] {
+		if !slices.Contains(watched, pid) {
 			unix.Close(fd)
 			delete(r.held, pid)
 		}

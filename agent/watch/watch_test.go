@@ -77,23 +77,23 @@ func TestDecodeOpens(t *testing.T) {
 	short := record(fanOpen, fanNoFD, 3, 0)
 	ne.PutUint32(short, 0)
 	for name, test := range map[string]struct {
-		in        []byte
-		pids, fds []int
-		lost, ok  bool
+		in       []byte
+		pids     []int
+		lost, ok bool
 	}{
-		"nothing":          {nil, nil, nil, false, true},
-		"two":              {append(record(fanOpen, fanNoFD, 3, 20), record(fanOpen, fanNoFD, 4, 0)...), []int{3, 4}, nil, false, true},
-		"with descriptor":  {record(fanOpen, 7, 3, 0), []int{3}, []int{7}, false, true},
-		"other namespace":  {record(fanOpen, fanNoFD, 0, 0), nil, nil, false, true},
-		"overflow":         {record(fanOverflow, fanNoFD, 0, 0), nil, nil, true, true},
-		"other version":    {bad, nil, nil, false, false},
-		"longer than read": {long, nil, nil, false, false},
-		"no length":        {short, nil, nil, false, false},
-		"cut off":          {append(record(fanOpen, fanNoFD, 3, 0), 1, 2), []int{3}, nil, false, false},
+		"nothing":          {nil, nil, false, true},
+		"two":              {append(record(fanOpen, fanNoFD, 3, 20), record(fanOpen, fanNoFD, 4, 0)...), []int{3, 4}, false, true},
+		"with descriptor":  {record(fanOpen, 7, 3, 0), nil, false, false},
+		"other namespace":  {record(fanOpen, fanNoFD, 0, 0), nil, false, true},
+		"overflow":         {record(fanOverflow, fanNoFD, 0, 0), nil, true, true},
+		"other version":    {bad, nil, false, false},
+		"longer than read": {long, nil, false, false},
+		"no length":        {short, nil, false, false},
+		"cut off":          {append(record(fanOpen, fanNoFD, 3, 0), 1, 2), []int{3}, false, false},
 	} {
-		pids, fds, lost, ok := decodeOpens(test.in)
-		if !slices.Equal(pids, test.pids) || !slices.Equal(fds, test.fds) || lost != test.lost || ok != test.ok {
-			t.Errorf("%s: %v, %v, %v, %v", name, pids, fds, lost, ok)
+		pids, lost, ok := decodeOpens(test.in)
+		if !slices.Equal(pids, test.pids) || lost != test.lost || ok != test.ok {
+			t.Errorf("%s: %v, %v, %v", name, pids, lost, ok)
 		}
 	}
 }
@@ -136,7 +136,7 @@ func FuzzDecode(f *testing.F) {
 		if e, ok := decodeProc(b); ok && e.what != procNone && (e.pid <= 0 || e.thread <= 0 || e.signal < 0 || e.signal > 127) {
 			t.Errorf("decoded %+v", e)
 		}
-		pids, _, _, _ := decodeOpens(b)
+		pids, _, _ := decodeOpens(b)
 		for _, pid := range pids {
 			if pid <= 0 {
 				t.Errorf("process %d", pid)
