@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"livemend.dev/livemend/agent/guard"
+	"livemend.dev/livemend/agent/userspace"
+	"livemend.dev/livemend/patch"
 )
 
 // datagram builds one of the proc connector.
@@ -250,7 +252,7 @@ func TestRealEvents(t *testing.T) {
 func TestEndsAreNoticedWithoutEvents(t *testing.T) {
 	g := guard.New(time.Minute)
 	w := &Watcher{Guard: g, Log: func(s string) { t.Log(s) }}
-	r := running{Watcher: w, procs: -1, opens: -1, log: -1, held: map[int]int{}}
+	r := running{Watcher: w, procs: -1, opens: -1, log: -1, end: -1, held: map[int]int{}}
 	defer r.close()
 	var cmds []*exec.Cmd
 	for range 3 {
@@ -283,7 +285,7 @@ func TestEndsAreNoticedWithoutEvents(t *testing.T) {
 // More processes start than are looked at: that asks for one scan.
 func TestFloodAsksForOneScan(t *testing.T) {
 	scans := make(chan struct{}, 100)
-	r := running{Watcher: &Watcher{Guard: guard.New(0), Scan: func() { scans <- struct{}{} }, Log: func(string) {}}, procs: -1, opens: -1, log: -1, held: map[int]int{}}
+	r := running{Watcher: &Watcher{Guard: guard.New(0), Scan: func() { scans <- struct{}{} }, Log: func(string) {}}, procs: -1, opens: -1, log: -1, end: -1, held: map[int]int{}}
 	for pid := range 10 * maxWaiting {
 		r.happened(100_000_000 + pid)
 	}
@@ -292,5 +294,21 @@ func TestFloodAsksForOneScan(t *testing.T) {
 	r.loop(ctx, make(chan int))
 	if n := len(scans); n != 1 {
 		t.Errorf("%d scans, want 1", n)
+	}
+}
+
+// Run ends with its context, at once, whatever sources there are.
+func TestRunEnds(t *testing.T) {
+	w := &Watcher{Guard: guard.New(0), Scan: func() {}, Log: func(s string) { t.Log(s) }, Look: func(context.Context, int) {}, Judge: func(context.Context) {},
+		Libraries: func() ([]userspace.Library, []patch.BuildID) { return nil, nil }}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { w.Run(ctx); close(done) }()
+	time.Sleep(20 * time.Millisecond) // it has begun, or has not: both must do
+	stop()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it goes on")
 	}
 }
