@@ -10,6 +10,7 @@
 package guard
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -33,9 +34,15 @@ type Guard struct {
 
 	mu     sync.Mutex
 	log    bool // the kernel's log can be read and names faults
-	cases  map[Artifact]state
+	cases  []*patchCase
 	faults map[int]fault // by thread
 	deaths map[int]*death
+}
+
+// patchCase is one patch and what is known of it.
+type patchCase struct {
+	artifact Artifact
+	state
 }
 
 type fault struct {
@@ -57,7 +64,7 @@ func New(probation time.Duration) *Guard {
 		probation = Probation
 	}
 	return &Guard{probation: probation, convicted: make(chan struct{}, 1),
-		cases: map[Artifact]state{}, faults: map[int]fault{}, deaths: map[int]*death{}}
+		faults: map[int]fault{}, deaths: map[int]*death{}}
 }
 
 // Convicted tells, with at most one message waiting, that some patch was found
@@ -75,20 +82,19 @@ func (g *Guard) ReadsLog(yes bool) {
 func (g *Guard) Guilty(a Artifact) string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.cases[a].reason
+	return g.of(a).reason
 }
 
-// Verdicts returns every guilty patch and why.
-func (g *Guard) Verdicts() map[Artifact]string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	out := map[Artifact]string{}
-	for a, s := range g.cases {
-		if s.reason != "" {
-			out[a] = s.reason
+// of returns the case of a patch. The caller holds g.mu.
+func (g *Guard) of(a Artifact) *patchCase {
+	for _, c := range g.cases {
+		if c.artifact == a {
+			return c
 		}
 	}
-	return out
+	c := &patchCase{artifact: a}
+	g.cases = append(g.cases, c)
+	return c
 }
 
 // Took puts a process on probation. It may have died already.
@@ -96,7 +102,7 @@ func (g *Guard) Took(a Artifact, pid int, code []Span, canary bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.forget()
-	g.cases[a] = step(g.cases[a], Event{Kind: Took, PID: pid, Code: code, Canary: canary}, time.Now(), g.probation)
+	g.of(a).step(&Event{Kind: Took, PID: pid, Code: code, Canary: canary}, time.Now(), g.probation)
 	if d := g.deaths[pid]; d != nil && d.isJudged() {
 		g.judge(d)
 	}
@@ -107,8 +113,8 @@ func (g *Guard) Watched() []int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var pids []int
-	for _, s := range g.cases {
-		for pid := range s.trials {
+	for _, c := range g.cases {
+		for pid := range c.trials {
 			pids = append(pids, pid)
 		}
 	}
@@ -118,8 +124,8 @@ func (g *Guard) Watched() []int {
 // Forked notes that child is a copy of parent, patches included. Whatever had
 // the child's number before is not meant any more.
 func (g *Guard) Forked(parent, child int) {
-	g.all(Event{Kind: Left, PID: child})
-	g.all(Event{Kind: Forked, PID: parent, Child: child})
+	g.all(&Event{Kind: Left, PID: child})
+	g.all(&Event{Kind: Forked, PID: parent, Child: child})
 	g.mu.Lock()
 	delete(g.deaths, child)
 	g.mu.Unlock()
@@ -127,13 +133,13 @@ func (g *Guard) Forked(parent, child int) {
 
 // Left notes that a process runs another program now, or is not the one that
 // took a patch.
-func (g *Guard) Left(pid int) { g.all(Event{Kind: Left, PID: pid}) }
+func (g *Guard) Left(pid int) { g.all(&Event{Kind: Left, PID: pid}) }
 
-func (g *Guard) all(e Event) {
+func (g *Guard) all(e *Event) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for a, s := range g.cases {
-		g.cases[a] = step(s, e, time.Now(), g.probation)
+	for _, c := range g.cases {
+		c.step(e, time.Now(), g.probation)
 	}
 }
 
@@ -144,7 +150,7 @@ func (g *Guard) Fault(thread int, ip uint64) {
 	defer g.mu.Unlock()
 	g.forget()
 	for _, d := range g.deaths {
-		if !d.isJudged() && d.has(thread) {
+		if !d.isJudged() && slices.Contains(d.threads, thread) {
 			d.IP = ip
 			g.judge(d)
 			return
@@ -179,7 +185,7 @@ func (g *Guard) ended(e Death, thread int) <-chan struct{} {
 	d := g.deaths[e.PID]
 	switch {
 	case d != nil:
-		if len(d.threads) < maxThreads && !d.has(thread) {
+		if len(d.threads) < maxThreads && !slices.Contains(d.threads, thread) {
 			d.threads = append(d.threads, thread)
 		}
 		if d.Unsure && !e.Unsure {
@@ -214,22 +220,20 @@ func (g *Guard) ended(e Death, thread int) <-chan struct{} {
 // judge puts a death before every patch that the process had. Where the patch
 // is known whose code it was, no other one is suspected. The caller holds g.mu.
 func (g *Guard) judge(d *death) {
-	var culprit []Artifact
-	for a, s := range g.cases {
-		if t, ok := s.trials[d.PID]; ok && d.crash() && t.holds(d.IP) {
-			culprit = append(culprit, a)
-		}
+	found := false
+	for _, c := range g.cases {
+		t := c.trials[d.PID]
+		found = found || t != nil && d.crash() && t.holds(d.IP)
 	}
 	guilty := false
-	for a, s := range g.cases {
-		before := s.reason
+	for _, c := range g.cases {
 		e := Event{Kind: Died, PID: d.PID, Death: d.Death}
-		if len(culprit) > 0 && !contains(culprit, a) {
-			e = Event{Kind: Left, PID: d.PID}
+		if t := c.trials[d.PID]; found && t != nil && !t.holds(d.IP) {
+			e.Kind = Left
 		}
-		s = step(s, e, time.Now(), g.probation)
-		g.cases[a] = s
-		guilty = guilty || before == "" && s.reason != ""
+		before := c.reason
+		c.step(&e, time.Now(), g.probation)
+		guilty = guilty || before != c.reason
 	}
 	if !d.isJudged() {
 		close(d.judged)
@@ -240,15 +244,6 @@ func (g *Guard) judge(d *death) {
 		default:
 		}
 	}
-}
-
-func contains(list []Artifact, a Artifact) bool {
-	for _, one := range list {
-		if one == a {
-			return true
-		}
-	}
-	return false
 }
 
 // forget drops evidence that fitted nothing. The caller holds g.mu.
@@ -263,15 +258,6 @@ func (g *Guard) forget() {
 			delete(g.deaths, pid)
 		}
 	}
-}
-
-func (d *death) has(thread int) bool {
-	for _, one := range d.threads {
-		if one == thread {
-			return true
-		}
-	}
-	return false
 }
 
 func (d *death) isJudged() bool {

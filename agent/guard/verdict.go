@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"slices"
 	"strconv"
 	"time"
 )
@@ -27,7 +28,7 @@ type Death struct {
 }
 
 // crash reports whether the death is one that wrong code can cause.
-func (d Death) crash() bool {
+func (d *Death) crash() bool {
 	switch d.Signal {
 	case sigILL, sigTRAP, sigABRT, sigBUS, sigFPE, sigSEGV:
 		return !d.Unsure
@@ -45,7 +46,21 @@ const (
 	sigSEGV = 11
 )
 
-var signalNames = map[int]string{sigILL: "SIGILL", sigTRAP: "SIGTRAP", sigABRT: "SIGABRT", sigBUS: "SIGBUS", sigFPE: "SIGFPE", sigSEGV: "SIGSEGV"}
+func signalName(n int) string {
+	switch n {
+	case sigILL:
+		return "SIGILL"
+	case sigTRAP:
+		return "SIGTRAP"
+	case sigABRT:
+		return "SIGABRT"
+	case sigBUS:
+		return "SIGBUS"
+	case sigFPE:
+		return "SIGFPE"
+	}
+	return "SIGSEGV"
+}
 
 // EventKind says what happened to a process.
 type EventKind int
@@ -86,79 +101,75 @@ type suspicion struct {
 // state is what is known of one patch: who is on probation and what speaks
 // against it. Reason is empty until it is guilty; that is for good.
 type state struct {
-	trials   map[int]trial
+	trials   map[int]*trial
 	suspects []suspicion
 	reason   string
 }
 
-// step says what follows from an event. Probation is how long a process counts
-// after it took the patch, and a suspicion after it arose. A state belongs to
-// its caller: step changes and returns it.
-func step(s state, e Event, now time.Time, probation time.Duration) state {
+// step says what follows from an event, and keeps it in s. Probation is how long
+// a process counts after it took the patch, and a suspicion after it arose.
+func (s *state) step(e *Event, now time.Time, probation time.Duration) {
 	if s.trials == nil {
-		s.trials = map[int]trial{}
+		s.trials = map[int]*trial{}
 	}
-	t, known := s.trials[e.PID]
-	known = known && !now.After(t.until)
+	t := s.trials[e.PID]
+	if t != nil && now.After(t.until) {
+		t = nil
+	}
 	switch e.Kind {
 	case Took:
-		for pid, t := range s.trials {
-			if now.After(t.until) {
+		for pid, old := range s.trials {
+			if now.After(old.until) {
 				delete(s.trials, pid)
 			}
 		}
-		if len(s.trials) < maxProbation || known {
-			s.trials[e.PID] = trial{e.Code, now.Add(probation), e.Canary}
-		}
+		s.try(e.PID, &trial{e.Code, now.Add(probation), e.Canary})
 	case Forked:
-		if known && len(s.trials) < maxProbation {
-			s.trials[e.Child] = t
+		if t != nil {
+			s.try(e.Child, t)
 		}
-	case Left:
+	case Left, Died:
 		delete(s.trials, e.PID)
-	case Died:
-		if known {
-			delete(s.trials, e.PID)
-			return s.judge(t, e.Death, now, probation)
+		if t != nil && e.Kind == Died {
+			s.judge(t, &e.Death, now, probation)
 		}
 	}
-	return s
+}
+
+func (s *state) try(pid int, t *trial) {
+	if len(s.trials) < maxProbation || s.trials[pid] != nil {
+		s.trials[pid] = t
+	}
 }
 
 // judge weighs the death of a process on probation.
-func (s state) judge(t trial, d Death, now time.Time, probation time.Duration) state {
+func (s *state) judge(t *trial, d *Death, now time.Time, probation time.Duration) {
 	if s.reason != "" || !d.crash() && !(d.Unsure && t.canary) {
-		return s
+		return
 	}
-	if d.crash() && t.holds(d.IP) {
-		s.reason = "process " + strconv.Itoa(d.PID) + " died in the patch's code (" + signalNames[d.Signal] + ")"
-		return s
+	text := "process " + strconv.Itoa(d.PID)
+	switch {
+	case d.crash() && t.holds(d.IP):
+		s.reason = text + " died in the patch's code (" + signalName(d.Signal) + ")"
+		return
+	case d.crash():
+		text += " died by " + signalName(d.Signal)
+	default:
+		text += " ended right afterwards"
 	}
-	fresh := s.suspects[:0:0]
-	for _, old := range s.suspects {
-		if now.Sub(old.at) <= probation {
-			fresh = append(fresh, old)
+	s.suspects = slices.DeleteFunc(s.suspects, func(old suspicion) bool { return now.Sub(old.at) > probation })
+	if len(s.suspects)+1 >= maxSuspects {
+		s.reason = "soon after they took the patch, and with nothing else to blame, "
+		for _, one := range s.suspects {
+			s.reason += one.text + " and "
 		}
+		s.reason += text
 	}
-	how := " ended right afterwards"
-	if d.crash() {
-		how = " died by " + signalNames[d.Signal]
-	}
-	s.suspects = append(fresh, suspicion{now, "process " + strconv.Itoa(d.PID) + how})
-	if len(s.suspects) >= maxSuspects {
-		s.reason = "soon after they took the patch, and with nothing else to blame,"
-		for i, one := range s.suspects {
-			if i > 0 {
-				s.reason += " and"
-			}
-			s.reason += " " + one.text
-		}
-	}
-	return s
+	s.suspects = append(s.suspects, suspicion{now, text})
 }
 
 // holds reports whether an address lies in the patch's code. 0 is nowhere.
-func (t trial) holds(ip uint64) bool {
+func (t *trial) holds(ip uint64) bool {
 	for _, c := range t.code {
 		if ip != 0 && ip >= c.From && ip < c.To {
 			return true

@@ -30,17 +30,13 @@ func (x *Executor) Judge(ctx context.Context) {
 
 // judge does what Judge does, without telling. The caller holds x.mu.
 func (x *Executor) judge(ctx context.Context) (errs error) {
-	verdicts := x.Guard.Verdicts()
-	if len(verdicts) == 0 {
-		return nil
-	}
 	for _, record := range x.Store.Patches() {
 		for level := &record; level != nil; level = level.Previous {
 			raw, ok := hextext.Decode(level.Artifact)
 			if !ok || len(raw) != len(guard.Artifact{}) {
 				continue
 			}
-			reason := verdicts[guard.Artifact(raw)]
+			reason := x.Guard.Guilty(guard.Artifact(raw))
 			if _, known := x.Store.InQuarantine(level.Artifact); reason == "" || known {
 				continue
 			}
@@ -82,25 +78,12 @@ func (x *Executor) barred(artifact string) error {
 	return refused(classQuarantine, "this patch is in quarantine on this system and is not applied again: "+q.Reason+"; a later level may be")
 }
 
-// inForce returns the patches that new processes have to take. The caller holds
-// x.mu.
-func (x *Executor) inForce() map[patch.BuildID]state.Patch {
-	out := map[patch.BuildID]state.Patch{}
-	for _, record := range x.Store.Patches() {
-		if record, ok := kept(record); ok {
-			out[patch.BuildID(record.BuildID)] = record
-		}
-	}
-	return out
-}
-
 // Look applies what is in force to one process that lacks it. The next round
 // tells of it; what speaks against a patch as a whole is the round's to say.
 func (x *Executor) Look(ctx context.Context, pid int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	records := x.inForce()
-	if len(records) == 0 {
+	if len(x.Store.Patches()) == 0 {
 		return
 	}
 	allowed, err := policy.Load(x.PolicyPath)
@@ -112,7 +95,10 @@ func (x *Executor) Look(ctx context.Context, pid int) {
 		return
 	}
 	for _, id := range ids {
-		record, ok := records[id]
+		record, ok := x.Store.Patch(string(id))
+		if ok {
+			record, ok = kept(record)
+		}
 		if !ok || allowed.AllowsPatch(record.Path, record.BuildID) != nil {
 			continue
 		}

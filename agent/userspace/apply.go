@@ -22,23 +22,24 @@ const maxPasses = 4
 // the whole: the patch or the machine is not fit, or ctx ended; results that
 // exist by then are returned with it.
 func (e *Engine) Apply(ctx context.Context, p Patch) ([]Result, error) {
-	return e.all(ctx, p, doApply)
+	return e.all(ctx, p, doApply, 0)
 }
 
 // Revert switches p off in every process in which it is on. Its image stays
 // mapped, because the program may hold pointers into it, and is used again when
 // p is applied again.
 func (e *Engine) Revert(ctx context.Context, p Patch) ([]Result, error) {
-	return e.all(ctx, p, doRevert)
+	return e.all(ctx, p, doRevert, 0)
 }
 
 // Status reads from every process that maps the library what is on in it. It
 // changes nothing and stops nobody.
 func (e *Engine) Status(ctx context.Context, p Patch) ([]Result, error) {
-	return e.all(ctx, p, doStatus)
+	return e.all(ctx, p, doStatus, 0)
 }
 
-func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error) {
+// all does something to every process, or to one unless pid is 0.
+func (e *Engine) all(ctx context.Context, p Patch, what action, pid int) ([]Result, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
@@ -49,24 +50,18 @@ func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error
 	defer done()
 	var results []Result
 	looked := make(map[int]bool) // by an earlier pass
-	var peers []int
-	first := canary{engine: e, patch: p.SHA256}
-	for pass := range maxPasses {
-		procs, err := e.find(ctx, p.File.BuildID, looked)
+	var peers []int              // that might share memory with one of the processes
+	first := canary{engine: e, patch: p.SHA256, passed: pid != 0}
+	for range maxPasses {
+		procs, more, err := e.targets(ctx, p.File.BuildID, pid, looked)
 		if err != nil {
 			return results, err
 		}
-		if pass == 0 {
-			e.forget(p.File.BuildID)
-		}
-		for i := range procs {
-			peers = append(peers, procs[i].PID)
-		}
+		peers = append(peers, more...)
 		for _, proc := range procs {
 			if err := ctx.Err(); err != nil {
 				return results, err
 			}
-			e.see(p.File.BuildID, proc)
 			if what == doApply && first.failed() != "" {
 				results = append(results, first.leave(proc))
 				continue
@@ -79,7 +74,7 @@ func (e *Engine) all(ctx context.Context, p Patch, what action) ([]Result, error
 			}
 			results = append(results, r)
 		}
-		if len(procs) == 0 || what == doStatus {
+		if len(procs) == 0 || what == doStatus || pid != 0 {
 			break
 		}
 	}

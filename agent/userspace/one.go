@@ -2,7 +2,6 @@ package userspace
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 
@@ -61,52 +60,48 @@ func (e *Engine) BuildIDs(ctx context.Context, pid int) ([]patch.BuildID, error)
 	return ids, nil
 }
 
-// ApplyTo does what Apply does for one process only. There is no result when it
-// does not map the library.
+// ApplyTo does what Apply does for one process only, and watches no canary: the
+// patch is in force elsewhere. There is no result when the process does not map
+// the library.
 func (e *Engine) ApplyTo(ctx context.Context, p Patch, pid int) ([]Result, error) {
-	if err := p.check(); err != nil {
-		return nil, err
+	return e.all(ctx, p, doApply, pid)
+}
+
+// targets returns the processes that map the library, of all that were not looked
+// at before or of one, and those that might share memory with them: only a process
+// that maps the library can, but which ones do is known of all only after a look at
+// each.
+func (e *Engine) targets(ctx context.Context, id patch.BuildID, pid int, looked map[int]bool) (procs []Process, peers []int, err error) {
+	if pid == 0 {
+		fresh := len(looked) == 0
+		if procs, err = e.find(ctx, id, looked); err != nil {
+			return nil, nil, err
+		}
+		if fresh {
+			e.forget(id)
+		}
+		for i := range procs {
+			e.see(id, procs[i])
+			peers = append(peers, procs[i].PID)
+		}
+		return procs, peers, nil
 	}
-	done, err := e.take(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	s := scan{engine: e, id: p.File.BuildID, match: make(map[fileKey]bool), buf: make([]byte, 64<<10)}
+	s := scan{engine: e, id: id, match: make(map[fileKey]bool), buf: make([]byte, 64<<10)}
 	proc, ok, _ := s.process(pid)
 	if !ok {
 		if s.denied > 0 {
-			return nil, ErrPermission
+			err = ErrPermission
 		}
-		return nil, nil
+		return nil, nil, err
 	}
-	e.see(p.File.BuildID, proc)
-	c := canary{engine: e, patch: p.SHA256}
-	if c.failed() != "" {
-		return []Result{c.leave(proc)}, nil
-	}
-	// Whoever shares its memory runs what it runs, so only a process that maps
-	// the library can; but who does is known only after a look at each of them.
-	peers, err := processes()
+	e.see(id, proc)
+	dir, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	j := job{engine: e, patch: p, proc: proc, peers: peers}
-	r := j.run(ctx, doApply)
-	if r.Outcome == Patched {
-		e.opts.Guard.Took(p.SHA256, pid, r.code, false)
-	}
-	return []Result{r}, ctx.Err()
-}
-
-// processes returns the numbers of all processes.
-func processes() ([]int, error) {
-	proc, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, errors.New("the folder /proc cannot be read: " + err.Error() + "; nothing was changed")
-	}
-	defer unix.Close(proc)
-	return numbers(proc, make([]byte, direntBytes), nil, maxProcesses)
+	defer unix.Close(dir)
+	peers, err = numbers(dir, make([]byte, direntBytes), nil, maxProcesses)
+	return []Process{proc}, peers, err
 }
 
 // quietly drops the error that only says that the process is gone.

@@ -55,8 +55,17 @@ func decodeProc(b []byte) (e procEvent, ok bool) {
 	e.what, e.ack = ne.Uint32(body), ne.Uint32(cn[12:])
 	data := body[eventData:]
 	field := func(i int) int { return int(int32(ne.Uint32(data[4*i:]))) }
-	need := map[uint32]int{procNone: 1, procFork: 4, procExec: 2, procExit: 4}[e.what]
-	if need == 0 || len(data) < 4*need {
+	need := 4
+	switch e.what {
+	case procNone:
+		need = 1
+	case procExec:
+		need = 2
+	case procFork, procExit:
+	default:
+		return e, false
+	}
+	if len(data) < 4*need {
 		return e, false
 	}
 	switch e.what {
@@ -101,21 +110,21 @@ const (
 )
 
 // decodeOpens reads what one read of a fanotify group returned: the processes
-// that opened a marked file, and whether the kernel lost some. fds are open
-// descriptors that the caller must close; a group without any gives none. ok is
-// false when the bytes are not records, and what was read before still counts.
-func decodeOpens(b []byte) (pids, fds []int, lost, ok bool) {
+// that opened a marked file, and whether the kernel lost some. ok is false when
+// the bytes are not records of a group that opens nothing; what was read before
+// still counts.
+func decodeOpens(b []byte) (pids []int, lost, ok bool) {
 	for len(b) > 0 {
 		if len(b) < fanHeader {
-			return pids, fds, lost, false
+			return pids, lost, false
 		}
 		size := ne.Uint32(b)
 		if b[4] != fanVersion || size < fanHeader || uint64(size) > uint64(len(b)) {
-			return pids, fds, lost, false
+			return pids, lost, false
 		}
 		mask, fd, pid := ne.Uint64(b[8:]), int(int32(ne.Uint32(b[16:]))), int(int32(ne.Uint32(b[20:])))
-		if fd != fanNoFD && fd >= 0 {
-			fds = append(fds, fd)
+		if fd != fanNoFD {
+			return pids, lost, false
 		}
 		lost = lost || mask&fanOverflow != 0
 		if mask&fanOpen != 0 && pid > 0 {
@@ -123,7 +132,7 @@ func decodeOpens(b []byte) (pids, fds []int, lost, ok bool) {
 		}
 		b = b[size:]
 	}
-	return pids, fds, lost, true
+	return pids, lost, true
 }
 
 // maxCommand is how long the name is, in bytes, that the kernel knows a thread by.

@@ -49,6 +49,7 @@ type file struct{ device, inode uint64 }
 type running struct {
 	*Watcher
 	procs, opens, log int // -1 when not available
+	end               int // readable once Run has to end
 	marked            map[file]patch.BuildID
 	renewed           time.Time   // when all marks were set again
 	held              map[int]int // pidfds of processes on probation, when no event tells of their end
@@ -63,11 +64,25 @@ type running struct {
 // verdicts.
 func (w *Watcher) Run(ctx context.Context) {
 	r := running{Watcher: w, marked: map[file]patch.BuildID{}, held: map[int]int{}, renewed: time.Now(), buf: make([]byte, maxOpens)}
+	r.lost = true // whatever happened before the sources were open
 	r.procs = r.open("processes that start are found within a minute instead of at once", openProcs)
 	r.opens = r.open("libraries that are loaded later are found within a minute instead of at once", openOpens)
 	r.log = r.open("a process that dies of a patch is noticed by its end alone", openLog)
 	w.Guard.ReadsLog(r.log >= 0)
 	defer r.close()
+	var end [2]int
+	if err := unix.Pipe2(end[:], unix.O_CLOEXEC); err != nil {
+		r.end = -1 // the end is noticed at the next beat
+	} else {
+		r.end = end[0]
+		defer unix.Close(end[0])
+		tell := context.AfterFunc(ctx, func() { unix.Close(end[1]) })
+		defer func() {
+			if tell() {
+				unix.Close(end[1])
+			}
+		}()
+	}
 	pids, worker := make(chan int), make(chan struct{})
 	go func() { // looks take time, and events must not wait for them
 		defer close(worker)
@@ -109,7 +124,6 @@ func (r *running) close() {
 }
 
 func (r *running) loop(ctx context.Context, pids chan<- int) {
-	const slice = 50 * time.Millisecond // how soon the end is noticed
 	for next := time.Now(); ctx.Err() == nil; {
 		now := time.Now()
 		if !now.Before(next) {
@@ -120,11 +134,11 @@ func (r *running) loop(ctx context.Context, pids chan<- int) {
 			next = now.Add(beat)
 		}
 		r.offer(ctx, now, pids)
-		wait := slice
+		wait := beat
 		if d, ok := r.looks.wait(now); ok {
 			wait = min(wait, max(d, time.Millisecond))
 		}
-		fds := []unix.PollFd{{Fd: int32(r.log), Events: unix.POLLIN}, {Fd: int32(r.procs), Events: unix.POLLIN}, {Fd: int32(r.opens), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(r.log), Events: unix.POLLIN}, {Fd: int32(r.procs), Events: unix.POLLIN}, {Fd: int32(r.opens), Events: unix.POLLIN}, {Fd: int32(r.end), Events: unix.POLLIN}}
 		if _, err := poll(fds, wait); err != nil {
 			r.Log("waiting for events: " + err.Error() + "; processes are looked at every minute")
 			<-ctx.Done()
@@ -210,10 +224,7 @@ func (r *running) readOpens(events int16) {
 	if err == unix.EINTR || err == unix.EAGAIN {
 		return
 	}
-	pids, fds, lost, ok := decodeOpens(r.buf[:max(n, 0)])
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
+	pids, lost, ok := decodeOpens(r.buf[:max(n, 0)])
 	for _, pid := range pids {
 		r.happened(pid)
 	}
@@ -296,9 +307,7 @@ func (r *running) mark() {
 
 // visit finds out which processes on probation ended without any event.
 func (r *running) visit() {
-	watched := map[int]bool{}
 	for _, pid := range r.Guard.Watched() {
-		watched[pid] = true
 		fd, held := r.held[pid]
 		if !held {
 			if len(r.held) >= maxHeld {
@@ -316,11 +325,11 @@ func (r *running) visit() {
 		if n, err := poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); err == nil && n > 0 {
 			signal, ok := userspace.Killer(pid, fd)
 			r.Guard.Exited(guard.Death{PID: pid, Signal: signal, Unsure: !ok}, pid)
-			delete(watched, pid)
 		}
 	}
+	watched := r.Guard.Watched()
 	for pid, fd := range r.held {
-		if !watched[pid] {
+		if !slices.Contains(watched, pid) {
 			unix.Close(fd)
 			delete(r.held, pid)
 		}

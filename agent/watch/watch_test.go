@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"livemend.dev/livemend/agent/guard"
+	"livemend.dev/livemend/agent/userspace"
+	"livemend.dev/livemend/patch"
 )
 
 // datagram builds one of the proc connector.
@@ -77,23 +79,23 @@ func TestDecodeOpens(t *testing.T) {
 	short := record(fanOpen, fanNoFD, 3, 0)
 	ne.PutUint32(short, 0)
 	for name, test := range map[string]struct {
-		in        []byte
-		pids, fds []int
-		lost, ok  bool
+		in       []byte
+		pids     []int
+		lost, ok bool
 	}{
-		"nothing":          {nil, nil, nil, false, true},
-		"two":              {append(record(fanOpen, fanNoFD, 3, 20), record(fanOpen, fanNoFD, 4, 0)...), []int{3, 4}, nil, false, true},
-		"with descriptor":  {record(fanOpen, 7, 3, 0), []int{3}, []int{7}, false, true},
-		"other namespace":  {record(fanOpen, fanNoFD, 0, 0), nil, nil, false, true},
-		"overflow":         {record(fanOverflow, fanNoFD, 0, 0), nil, nil, true, true},
-		"other version":    {bad, nil, nil, false, false},
-		"longer than read": {long, nil, nil, false, false},
-		"no length":        {short, nil, nil, false, false},
-		"cut off":          {append(record(fanOpen, fanNoFD, 3, 0), 1, 2), []int{3}, nil, false, false},
+		"nothing":          {nil, nil, false, true},
+		"two":              {append(record(fanOpen, fanNoFD, 3, 20), record(fanOpen, fanNoFD, 4, 0)...), []int{3, 4}, false, true},
+		"with descriptor":  {record(fanOpen, 7, 3, 0), nil, false, false},
+		"other namespace":  {record(fanOpen, fanNoFD, 0, 0), nil, false, true},
+		"overflow":         {record(fanOverflow, fanNoFD, 0, 0), nil, true, true},
+		"other version":    {bad, nil, false, false},
+		"longer than read": {long, nil, false, false},
+		"no length":        {short, nil, false, false},
+		"cut off":          {append(record(fanOpen, fanNoFD, 3, 0), 1, 2), []int{3}, false, false},
 	} {
-		pids, fds, lost, ok := decodeOpens(test.in)
-		if !slices.Equal(pids, test.pids) || !slices.Equal(fds, test.fds) || lost != test.lost || ok != test.ok {
-			t.Errorf("%s: %v, %v, %v, %v", name, pids, fds, lost, ok)
+		pids, lost, ok := decodeOpens(test.in)
+		if !slices.Equal(pids, test.pids) || lost != test.lost || ok != test.ok {
+			t.Errorf("%s: %v, %v, %v", name, pids, lost, ok)
 		}
 	}
 }
@@ -136,7 +138,7 @@ func FuzzDecode(f *testing.F) {
 		if e, ok := decodeProc(b); ok && e.what != procNone && (e.pid <= 0 || e.thread <= 0 || e.signal < 0 || e.signal > 127) {
 			t.Errorf("decoded %+v", e)
 		}
-		pids, _, _, _ := decodeOpens(b)
+		pids, _, _ := decodeOpens(b)
 		for _, pid := range pids {
 			if pid <= 0 {
 				t.Errorf("process %d", pid)
@@ -250,7 +252,7 @@ func TestRealEvents(t *testing.T) {
 func TestEndsAreNoticedWithoutEvents(t *testing.T) {
 	g := guard.New(time.Minute)
 	w := &Watcher{Guard: g, Log: func(s string) { t.Log(s) }}
-	r := running{Watcher: w, procs: -1, opens: -1, log: -1, held: map[int]int{}}
+	r := running{Watcher: w, procs: -1, opens: -1, log: -1, end: -1, held: map[int]int{}}
 	defer r.close()
 	var cmds []*exec.Cmd
 	for range 3 {
@@ -283,7 +285,7 @@ func TestEndsAreNoticedWithoutEvents(t *testing.T) {
 // More processes start than are looked at: that asks for one scan.
 func TestFloodAsksForOneScan(t *testing.T) {
 	scans := make(chan struct{}, 100)
-	r := running{Watcher: &Watcher{Guard: guard.New(0), Scan: func() { scans <- struct{}{} }, Log: func(string) {}}, procs: -1, opens: -1, log: -1, held: map[int]int{}}
+	r := running{Watcher: &Watcher{Guard: guard.New(0), Scan: func() { scans <- struct{}{} }, Log: func(string) {}}, procs: -1, opens: -1, log: -1, end: -1, held: map[int]int{}}
 	for pid := range 10 * maxWaiting {
 		r.happened(100_000_000 + pid)
 	}
@@ -292,5 +294,21 @@ func TestFloodAsksForOneScan(t *testing.T) {
 	r.loop(ctx, make(chan int))
 	if n := len(scans); n != 1 {
 		t.Errorf("%d scans, want 1", n)
+	}
+}
+
+// Run ends with its context, at once, whatever sources there are.
+func TestRunEnds(t *testing.T) {
+	w := &Watcher{Guard: guard.New(0), Scan: func() {}, Log: func(s string) { t.Log(s) }, Look: func(context.Context, int) {}, Judge: func(context.Context) {},
+		Libraries: func() ([]userspace.Library, []patch.BuildID) { return nil, nil }}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { w.Run(ctx); close(done) }()
+	time.Sleep(20 * time.Millisecond) // it has begun, or has not: both must do
+	stop()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it goes on")
 	}
 }

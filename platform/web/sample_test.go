@@ -211,9 +211,10 @@ func samples() []sample {
 		Skipped: []platform.PlanSkip{{Server: "S-9", Hostname: "build-3", Reason: "silent for 2 days; it gets the patch with the next job after it is back"}},
 		Text:    "Applies 1 live patch to 417 servers without a restart, the first server alone, then the others; it stops at the first failure. To undo it, revert the job."}
 	detail := platform.ServerDetail{Server: sampleServers()[1].Server, Coverage: sampleCoverage(), Events: sampleEvents(),
-		Libraries: []fleet.Library{{BuildID: sampleBuildID, Path: "/usr/lib/x86_64-linux-gnu/libechobeat.so.1.0.3", Processes: 3}, {BuildID: sampleSHA[:40], Path: "/usr/lib/x86_64-linux-gnu/libcrypto.so.3", Processes: 117, Deleted: true}},
-		Packages:  []fleet.Package{{Name: "libechobeat1", Version: "1.0-1", Source: "echobeat"}},
-		Applied:   []fleet.Applied{{Path: samplePatch().Path, SHA256: sampleSHA, Level: 2, Processes: 3, CVEs: []string{"LIVEMEND-2026-0001", "LIVEMEND-2026-0002"}, At: before(time.Minute)}},
+		Libraries:   []fleet.Library{{BuildID: sampleBuildID, Path: "/usr/lib/x86_64-linux-gnu/libechobeat.so.1.0.3", Processes: 3}, {BuildID: sampleSHA[:40], Path: "/usr/lib/x86_64-linux-gnu/libcrypto.so.3", Processes: 117, Deleted: true}},
+		Packages:    []fleet.Package{{Name: "libechobeat1", Version: "1.0-1", Source: "echobeat"}},
+		Applied:     []fleet.Applied{{Path: samplePatch().Path, SHA256: sampleSHA, Level: 2, Processes: 3, CVEs: []string{"LIVEMEND-2026-0001", "LIVEMEND-2026-0002"}, At: before(time.Minute)}},
+		Quarantined: []fleet.Quarantined{{Path: samplePatch().Path, SHA256: sampleSHA, Level: 1, Reason: "process 4711 died in the patch's code (SIGSEGV)", At: before(time.Hour)}},
 		Findings: []fleet.Finding{{Scanner: "openscap", Definition: "oval:1", CVE: "LIVEMEND-2026-0001", Component: "libechobeat1", Installed: "1.0-1", Severity: "high", Title: "Out-of-bounds read in libechobeat", Open: true, Job: 17},
 			{Scanner: "openscap", Definition: "oval:2", CVE: "LIVEMEND-2026-0002", Component: "libechobeat1", Installed: "1.0-1", Severity: "medium", Title: "Another", Open: false}},
 		Tasks: []fleet.Task{sampleTask("t1", "web-01", 0, rollout.Done).Task, sampleTask("t2", "web-01", 0, rollout.Failed).Task}}
