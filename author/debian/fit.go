@@ -5,14 +5,19 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// fixed returns the tree with the fix. Should the fix not apply without patches
-// that came before it, those come along, and the account says so.
+// trimmedFolder keeps patches without what they change of tests.
+const trimmedFolder = "trimmed"
+
+// fixed returns the tree with the fix. Should the fix not apply, what it changes
+// of tests and documents is left out; should that not do, patches that came before
+// it come along, and the account says so.
 func (d *driver) fixed(ctx context.Context, s states) (tree, error) {
 	if s.after != nil {
 		return *s.after, nil
@@ -24,7 +29,6 @@ func (d *driver) fixed(ctx context.Context, s states) (tree, error) {
 	if s.before.series != nil {
 		own = parseSeries(*s.before.series)
 	}
-	taken := slices.Clone(s.fixes)
 	inputs, err := s.before.inputs()
 	if err != nil {
 		return tree{}, err
@@ -33,30 +37,118 @@ func (d *driver) fixed(ctx context.Context, s states) (tree, error) {
 		name: "fit", inputs: digest(inputs, joined(own.lines), joined(s.fixes), joined(s.pool), joined(s.order)),
 		advice: "The log has the words of the program that applies patches.",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
-			for {
-				t := s.with(own, taken)
-				failed, err := d.applies(ctx, log, t)
-				if err != nil || failed == "" {
-					return map[string]string{"taken": joined(taken)}, nil, err
-				}
-				more, err := s.needed(failed, taken, d.path("patches", noEpoch(s.before.dsc.version)))
-				if err != nil {
-					return nil, nil, err
-				}
-				taken = append(taken, more)
-			}
+			return d.fit(ctx, log, s, own)
 		},
 	})
 	if err != nil {
 		return tree{}, err
 	}
-	taken = strings.Split(strings.TrimSuffix(facts["taken"], "\n"), "\n")
+	for _, name := range split(facts["trimmed"]) {
+		s = s.trim(name, d.path(trimmedFolder, name))
+	}
+	taken := split(facts["taken"])
 	for _, line := range taken {
 		if !slices.Contains(s.fixes, line) {
 			d.notices = append(d.notices, "the fix does not apply without "+patchIn(line)+", which comes along")
 		}
 	}
 	return s.with(own, taken), nil
+}
+
+// fit finds out what it takes to apply the fix.
+func (d *driver) fit(ctx context.Context, log io.Writer, s states, own series) (facts map[string]string, products []string, err error) {
+	if err := clearFolder(d.path(trimmedFolder)); err != nil {
+		return nil, nil, err
+	}
+	taken := slices.Clone(s.fixes)
+	var trimmed []string
+	for {
+		failed, err := d.applies(ctx, log, s.with(own, taken))
+		if err != nil {
+			return nil, nil, err
+		}
+		if failed == "" {
+			return map[string]string{"taken": joined(taken), "trimmed": joined(trimmed)}, []string{trimmedFolder}, nil
+		}
+		text, err := os.ReadFile(s.file(failed, d.path("patches", noEpoch(s.before.dsc.version))))
+		if err != nil {
+			return nil, nil, err
+		}
+		if less := withoutTests(string(text)); less != string(text) && !slices.Contains(trimmed, failed) {
+			trimmed = append(trimmed, failed)
+			if err := writeFile(d.path(trimmedFolder, failed), []byte(less)); err != nil {
+				return nil, nil, err
+			}
+			s = s.trim(failed, d.path(trimmedFolder, failed))
+			continue
+		}
+		more, err := s.needed(failed, taken, d.path("patches", noEpoch(s.before.dsc.version)))
+		if err != nil {
+			return nil, nil, err
+		}
+		taken = append(taken, more)
+	}
+}
+
+// trim returns the states with another file for a patch.
+func (s states) trim(name, file string) states {
+	s.extra = maps.Clone(s.extra)
+	if s.extra == nil {
+		s.extra = map[string]string{}
+	}
+	s.extra[name] = file
+	return s
+}
+
+// file returns where a patch is: one of the newer source's, or in the folder of
+// the source's own.
+func (s states) file(name, own string) string {
+	if file := s.extra[name]; file != "" {
+		return file
+	}
+	return filepath.Join(own, name)
+}
+
+// split is the reverse of joined.
+func split(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+}
+
+// withoutTests drops from a diff what it changes of tests and of texts for people.
+func withoutTests(diff string) string {
+	var out strings.Builder
+	dropping := false
+	lines := slices.Collect(strings.Lines(diff))
+	for i, line := range lines {
+		if names, ok := strings.CutPrefix(line, "diff --git "); ok {
+			dropping = forPeople(strings.Fields(names)[0])
+		} else if strings.HasPrefix(line, "--- ") && i+1 < len(lines) && strings.HasPrefix(lines[i+1], "+++ ") {
+			name := strings.Fields(line)[1]
+			if name == "/dev/null" {
+				name = strings.Fields(lines[i+1])[1]
+			}
+			dropping = forPeople(name)
+		}
+		if !dropping {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
+}
+
+// forPeople reports whether nothing of a file, named as in a diff, becomes code.
+func forPeople(name string) bool {
+	_, below, _ := strings.Cut(name, "/")
+	for part := range strings.SplitSeq(below, "/") {
+		switch part {
+		case "test", "tests", "testsuite", "doc", "docs", "NEWS", "ChangeLog", "CHANGES", "Changes", "RELEASE-NOTES":
+			return true
+		}
+	}
+	return strings.HasSuffix(below, ".md")
 }
 
 // with returns the tree with some lines of the pool: each behind the patch that
@@ -85,12 +177,8 @@ func (s states) with(own series, taken []string) tree {
 func (s states) needed(failed string, taken []string, own string) (string, error) {
 	at := slices.IndexFunc(s.pool, func(line string) bool { return patchIn(line) == failed })
 	files := func(name string) (map[string]bool, error) {
-		file := s.extra[name]
-		if file == "" {
-			file = filepath.Join(own, name)
-		}
-		text, err := os.ReadFile(file)
-		return touches(string(text)), err
+		text, err := os.ReadFile(s.file(name, own))
+		return touches(withoutTests(string(text))), err
 	}
 	want, err := files(failed)
 	if err != nil {

@@ -164,6 +164,25 @@ func TestNeededPatches(t *testing.T) {
 	}
 }
 
+// What a fix changes of tests does not keep it from being applied.
+func TestWithoutTests(t *testing.T) {
+	part := func(name string) string {
+		return "--- a/" + name + "\n+++ b/" + name + "\n@@ -1,2 +1,2 @@\n-old\n+new\n--- no header\n"
+	}
+	git := func(name string) string {
+		return "diff --git a/" + name + " b/" + name + "\nnew file mode 100644\nindex 0..1\n--- /dev/null\n+++ b/" + name + "\n@@ -0,0 +1 @@\n+new\n"
+	}
+	code := "Subject: text\n---\n lib/a.c | 2 +-\n\n" + part("lib/a.c") + git("src/b.c")
+	for _, other := range []string{part("tests/data/Makefile.inc"), git("lib/tests/c.c"), part("NEWS"), git("README.md"), part("docs/x")} {
+		if got := withoutTests(code + other + part("lib/last.c")); got != code+part("lib/last.c") {
+			t.Errorf("%q became %q", other, got)
+		}
+	}
+	if got := withoutTests(code); got != code {
+		t.Errorf("%q", got)
+	}
+}
+
 // A source gets the series, the patches and the end of the changelog that a tree
 // asks for.
 func TestAddedPatches(t *testing.T) {
