@@ -24,6 +24,7 @@ type fix struct {
 type set struct{ pkg, from, to, library string }
 
 var sets = map[string]set{
+	"curl":       {"curl", "7.88.1-10+deb12u5", "7.88.1-10+deb12u15", "libcurl.so.4"},
 	"expat-1":    {"expat", "2.5.0-1", "2.5.0-1+deb12u2", "libexpat.so.1"},
 	"expat":      {"expat", "2.5.0-1+deb12u1", "2.5.0-1+deb12u2", "libexpat.so.1"},
 	"libarchive": {"libarchive", "3.6.2-1+deb12u4", "3.6.2-1+deb12u5", "libarchive.so.13"},
@@ -37,6 +38,10 @@ var sets = map[string]set{
 
 // catalogue is sorted by name of the set.
 var catalogue = []fix{
+	{name: "CVE-2025-10148", set: "curl", patches: []string{"CVE-2025-10148.patch"}, refused: refusal.Nothing},
+	{name: "CVE-2026-3784", set: "curl", patches: []string{"CVE-2026-3784.patch"},
+		functions: []string{"Curl_connect", "proxy_info_matches"}, probe: []string{"curl_url.py"}, reach: "Curl_connect"},
+
 	{name: "CVE-2024-50602", set: "expat", patches: []string{"expat-2.5.0-CVE-2024-50602.patch"},
 		functions: []string{"XML_ErrorString", "XML_StopParser"}, probe: []string{"expat_stop.py"}, quick: true},
 	{name: "CVE-2023-52425", set: "expat", patches: []string{"expat-2.5.0-CVE-2023-52425.patch"}, refused: refusal.Layout},
@@ -77,13 +82,14 @@ var catalogue = []fix{
 		refused: refusal.Ownership},
 	{name: "CVE-2026-33636", set: "libpng-3", patches: []string{"CVE-2026-33636.patch"}, refused: refusal.Nothing},
 	{name: "CVE-2026-34757", set: "libpng", patches: []string{"CVE-2026-34757-part1.patch", "CVE-2026-34757-part2.patch"},
-		probe: []string{"libpng_palette.py"}, env: "MALLOC_PERTURB_=165"},
+		functions: []string{"png_set_PLTE", "png_set_hIST", "png_set_sPLT", "png_set_tRNS", "png_set_text_2", "png_set_unknown_chunks"},
+		probe:     []string{"libpng_palette.py"}, env: "MALLOC_PERTURB_=165"},
 
 	{name: "CVE-2025-8732", set: "libxml2", patches: []string{"CVE-2025-8732.patch"},
 		functions: []string{"xmlExpandCatalog", "xmlLoadACatalog__internal_alias", "xmlLoadCatalog__internal_alias", "xmlLoadSGMLSuperCatalog__internal_alias", "xmlParseSGMLCatalog"}, probe: []string{"libxml2_sgml.py"}},
-	{name: "CVE-2025-9714", set: "libxml2", patches: []string{"CVE-2025-9714.patch"}, 
+	{name: "CVE-2025-9714", set: "libxml2", patches: []string{"CVE-2025-9714.patch"},
 		functions: []string{"xmlXPathCompiledEvalInternal", "xmlXPathCtxtCompile__internal_alias", "xmlXPathEvalExpr__internal_alias", "xmlXPathEval__internal_alias", "xmlXPathTryStreamCompile"},
-		probe: []string{"libxml2_xpath.py"}, reach: "xmlXPathCompiledEvalInternal"},
+		probe:     []string{"libxml2_xpath.py"}, reach: "xmlXPathCompiledEvalInternal"},
 	{name: "CVE-2026-0989", set: "libxml2", patches: []string{"CVE-2026-0989.patch"}, refused: refusal.Layout},
 	{name: "CVE-2026-0990", set: "libxml2", patches: []string{"CVE-2026-0990.patch"},
 		functions: []string{"xmlCatalogListXMLResolveURI"}, probe: []string{"libxml2_resolve.py"}},
@@ -91,4 +97,8 @@ var catalogue = []fix{
 		functions: []string{"xmlParseXMLCatalogNode"}, probe: []string{"libxml2_repeated.py"}},
 	{name: "CVE-2026-1757", set: "libxml2", patches: []string{"CVE-2026-1757.patch"},
 		functions: []string{"xmlShell__internal_alias"}, probe: []string{"libxml2_shell.py"}},
+
+	{name: "5.4.1-1+deb12u2 (three fixes)", set: "xz",
+		functions: []string{"alone_decode", "lzip_decode", "lzma_lz_decoder_init", "microlzma_decode", "stream_decode_mt"},
+		probe:     []string{"xz.py"}, reach: "alone_decode"},
 }
