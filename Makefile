@@ -2,7 +2,7 @@
 # Both install what they need from the distribution's packages and say so.
 
 .DELETE_ON_ERROR:
-.PHONY: build demo test test-cves packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-test need-bench need-load bench-userspace load-userspace clean FORCE
+.PHONY: build demo test test-cves packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-test need-bench need-load bench-userspace load-userspace fuzz clean FORCE
 
 VERSION := 0.1.0
 ARCH    := amd64
@@ -82,6 +82,13 @@ bench-userspace: need-bench
 
 load-userspace: need-load
 	LIVEMEND_LOAD_ROUNDS=1000 go test -count=1 -v -timeout 30m ./agent/userspace/load
+
+# Every reader of what comes from outside, each for FUZZTIME.
+FUZZTIME := 20s
+fuzz:
+	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { names[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print $$2, names[i]; n = 0 }' | \
+	while read -r package name; do \
+		echo "$$package $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; done
 
 # Go code made from page templates is committed; run this after changing one.
 generate:

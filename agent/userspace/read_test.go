@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -313,4 +314,17 @@ func TestInSpans(t *testing.T) {
 	if inSpans(nil, 5) {
 		t.Error("an address lies in no span")
 	}
+}
+
+func FuzzParseProc(f *testing.F) {
+	f.Add("1 (a) b) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 42 1 1")
+	f.Add("Name:\tx\nState:\tS (sleeping)\nPPid:\t1\nTracerPid:\t0\nSigIgn:\t0000000000000010\nSeccomp:\t2\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if comm, _, err := parseStat(text); err == nil && printable(comm) != comm {
+			t.Errorf("a name that is more than text: %q", comm)
+		}
+		if st, err := parseStatus(text); err == nil && st.ignoresTrap && !strings.Contains(text, "SigIgn") {
+			t.Error("SIGTRAP is ignored by nobody's word")
+		}
+	})
 }

@@ -124,11 +124,11 @@ func withoutTests(diff string) string {
 	lines := slices.Collect(strings.Lines(diff))
 	for i, line := range lines {
 		if names, ok := strings.CutPrefix(line, "diff --git "); ok {
-			dropping = forPeople(strings.Fields(names)[0])
+			dropping = forPeople(first(names))
 		} else if strings.HasPrefix(line, "--- ") && i+1 < len(lines) && strings.HasPrefix(lines[i+1], "+++ ") {
-			name := strings.Fields(line)[1]
+			name := first(line[4:])
 			if name == "/dev/null" {
-				name = strings.Fields(lines[i+1])[1]
+				name = first(lines[i+1][4:])
 			}
 			dropping = forPeople(name)
 		}
@@ -137,6 +137,14 @@ func withoutTests(diff string) string {
 		}
 	}
 	return out.String()
+}
+
+// first returns the first word of a text.
+func first(text string) string {
+	for word := range strings.FieldsSeq(text) {
+		return word
+	}
+	return ""
 }
 
 // forPeople reports whether nothing of a file, named as in a diff, becomes code.
