@@ -100,7 +100,12 @@ type suspicion struct {
 
 // state is what is known of one patch: who is on probation and what speaks
 // against it. Reason is empty until it is guilty; that is for good.
+//
+// A patch that proved itself is accepted: processes that take it later are not on
+// probation. Else any user could have it taken off everywhere, at any time, by
+// having a process of their own die in its code.
 type state struct {
+	first    time.Time // when the first process took it
 	trials   map[int]*trial
 	suspects []suspicion
 	reason   string
@@ -118,6 +123,12 @@ func (s *state) step(e *Event, now time.Time, probation time.Duration) {
 	}
 	switch e.Kind {
 	case Took:
+		if s.first.IsZero() {
+			s.first = now
+		}
+		if now.After(s.first.Add(probation)) {
+			return
+		}
 		for pid, old := range s.trials {
 			if now.After(old.until) {
 				delete(s.trials, pid)

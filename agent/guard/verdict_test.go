@@ -34,6 +34,7 @@ func TestStep(t *testing.T) {
 		"ended well":                       {[]at{{0, took(1)}, {0, took(2)}, {0, died(1, 0, 0)}, {0, died(2, 0, 0)}}, false},
 		"killed":                           {[]at{{0, took(1)}, {0, took(2)}, {0, died(1, 9, 0x1800)}, {0, died(2, 15, 0x1800)}}, false},
 		"after probation":                  {[]at{{0, took(1)}, {2 * time.Minute, died(1, sigSEGV, 0x1800)}}, false},
+		"taken after it was accepted":      {[]at{{0, took(1)}, {2 * time.Minute, took(2)}, {time.Second, died(2, sigSEGV, 0x1800)}}, false},
 		"never patched":                    {[]at{{0, took(1)}, {0, died(2, sigSEGV, 0x1800)}}, false},
 		"the same death told twice":        {[]at{{0, took(1)}, {0, died(1, sigABRT, 0)}, {0, died(1, sigABRT, 0)}}, false},
 		"another program by then":          {[]at{{0, took(1)}, {0, Event{Kind: Left, PID: 1}}, {0, died(1, sigSEGV, 0x1800)}}, false},
