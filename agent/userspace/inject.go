@@ -125,11 +125,7 @@ func (t *tracer) inject(gadget uint64, calls []call, st status, wait time.Durati
 	if e := ptrace(ptraceSetSigmask, tid, kernelSigsetBytes, unsafe.Pointer(&mask)); e != 0 && err == nil {
 		err = injectError("its signal mask cannot be restored", e)
 	}
-	giveBack := t.resume
-	if !st.ignoresTrap {
-		giveBack = t.restore
-	}
-	if rerr := giveBack(th); rerr != nil && err == nil {
+	if rerr := t.resume(th); rerr != nil && err == nil {
 		err = rerr
 	}
 	return n, 0, err
@@ -279,26 +275,14 @@ func (t *tracer) run(th *thread, gadget uint64, c call, ignoresTrap bool) (int64
 	}
 }
 
-// restore gives the thread its own registers back where a signal stopped it, as
-// steps do: from there the kernel restarts a system call that the first stop broke
-// off.
-func (t *tracer) restore(th *thread) error {
+// resume gives the thread its own registers back and brings it to a stop from
+// which the kernel restarts a system call that the first stop broke off.
+func (t *tracer) resume(th *thread) error {
 	if e := setRegisters(th.tid, &th.regs); e != 0 {
 		return injectError("its registers cannot be restored", e)
 	}
 	if e := ptraceValue(unix.PTRACE_SETOPTIONS, th.tid, baseOptions); e != 0 {
 		return injectError("its system call filter cannot be resumed", e)
-	}
-	th.event, th.signal = true, 0
-	return nil
-}
-
-// resume gives the thread its own registers back at the end of a system call, and
-// brings it to a stop from which the kernel restarts the one that the first stop
-// broke off.
-func (t *tracer) resume(th *thread) error {
-	if err := t.restore(th); err != nil {
-		return err
 	}
 	if e := ptraceValue(unix.PTRACE_INTERRUPT, th.tid, 0); e != 0 {
 		return injectError("it cannot be stopped", e)
