@@ -72,10 +72,10 @@ func gadget(h *handle, ms []mapping) (uint64, error) {
 
 // inject stops one thread and has it make the calls in their order, up to the
 // first that does not return what it must. It returns how many did, and how
-// long the thread stood still. st tells whether the process has a system call
-// filter, which is suspended for these calls only, never while the program runs
+// long the thread stood still. filtered says that the process has a system call
+// filter: it is suspended for these calls only, never while the program runs
 // code of its own.
-func (t *tracer) inject(gadget uint64, calls []call, st status, wait time.Duration) (n int, stood time.Duration, err error) {
+func (t *tracer) inject(gadget uint64, calls []call, filtered bool, wait time.Duration) (n int, stood time.Duration, err error) {
 	tid, err := t.anyThread()
 	if err != nil {
 		return 0, 0, err
@@ -102,18 +102,18 @@ func (t *tracer) inject(gadget uint64, calls []call, st status, wait time.Durati
 	if e := ptrace(ptraceGetSigmask, tid, kernelSigsetBytes, unsafe.Pointer(&mask)); e != 0 {
 		return 0, 0, injectError("its signal mask cannot be read", e)
 	}
-	if e := ptraceValue(unix.PTRACE_SETOPTIONS, tid, baseOptions|optSuspendSeccomp); e != 0 && st.seccomp {
+	if e := ptraceValue(unix.PTRACE_SETOPTIONS, tid, baseOptions|optSuspendSeccomp); e != 0 && filtered {
 		return 0, 0, errSeccomp
 	}
-	// No handler of the program may run in between. SIGSYS and SIGTRAP stay open,
-	// because the kernel would reset their handlers rather than leave them blocked.
-	blocked := ^(uint64(1)<<(unix.SIGSYS-1) | uint64(1)<<(unix.SIGTRAP-1))
+	// No handler of the program may run in between. SIGSYS stays open, because
+	// the kernel would reset its handler rather than leave it blocked.
+	blocked := ^(uint64(1) << (unix.SIGSYS - 1))
 	if e := ptrace(ptraceSetSigmask, tid, kernelSigsetBytes, unsafe.Pointer(&blocked)); e != 0 {
 		return 0, 0, injectError("its signal mask cannot be set", e)
 	}
 	for _, c := range calls {
 		var got int64
-		if got, err = t.run(th, gadget, c, st.ignoresTrap); err != nil {
+		if got, err = t.run(th, gadget, c); err != nil {
 			break
 		}
 		if got != c.want {
@@ -222,15 +222,8 @@ func (t *tracer) inRestartable(th *thread) bool {
 	return section != [8]byte{}
 }
 
-// run has the stopped thread make one system call and returns its result. One
-// step over the instruction takes one stop; the kernel reports it by SIGTRAP and
-// would reset the handler of a program that ignores that, so there the call's
-// begin and end are waited for instead.
-func (t *tracer) run(th *thread, gadget uint64, c call, ignoresTrap bool) (int64, error) {
-	how := unix.PTRACE_SINGLESTEP
-	if ignoresTrap {
-		how = unix.PTRACE_SYSCALL
-	}
+// run has the stopped thread make one system call and returns its result.
+func (t *tracer) run(th *thread, gadget uint64, c call) (int64, error) {
 	r := th.regs
 	r.call(gadget, c.nr, c.args)
 	if e := setRegisters(th.tid, &r); e != 0 {
@@ -238,7 +231,7 @@ func (t *tracer) run(th *thread, gadget uint64, c call, ignoresTrap bool) (int64
 	}
 	deliver := 0
 	for entered := false; ; {
-		if e := ptraceValue(how, th.tid, uintptr(deliver)); e != 0 {
+		if e := ptraceValue(unix.PTRACE_SYSCALL, th.tid, uintptr(deliver)); e != 0 {
 			return 0, injectError("it cannot make a call", e)
 		}
 		deliver = 0
@@ -257,14 +250,6 @@ func (t *tracer) run(th *thread, gadget uint64, c call, ignoresTrap bool) (int64
 				return 0, injectError("its registers cannot be read", e)
 			}
 			return r.result(), nil
-		case event == 0 && sig == int(unix.SIGTRAP) && !ignoresTrap:
-			if e := getRegisters(th.tid, &r); e != 0 {
-				return 0, injectError("its registers cannot be read", e)
-			}
-			if r.pc() == gadget+uint64(len(callInsn)) {
-				return r.result(), nil
-			}
-			return 0, errors.New("the system call instruction cannot be run")
 		case event == 0 && sig == int(unix.SIGSYS):
 			return 0, errors.New("it intercepts its own system calls")
 		case event == 0 && faults&(1<<sig) != 0:

@@ -197,8 +197,6 @@ type status struct {
 	parent  int
 	tracer  int
 	seccomp bool
-
-	ignoresTrap bool // SIGTRAP
 }
 
 func (h *handle) status() (status, error) {
@@ -229,12 +227,6 @@ func parseStatus(s string) (st status, err error) {
 			}
 		case "Seccomp":
 			st.seccomp = value != "0"
-		case "SigIgn":
-			ignored, err := strconv.ParseUint(value, 16, 64)
-			if err != nil {
-				return st, errStat
-			}
-			st.ignoresTrap = ignored&(1<<(unix.SIGTRAP-1)) != 0
 		}
 	}
 	if !seen {
