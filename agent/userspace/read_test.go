@@ -323,8 +323,8 @@ func FuzzParseProc(f *testing.F) {
 		if comm, _, err := parseStat(text); err == nil && printable(comm) != comm {
 			t.Errorf("a name that is more than text: %q", comm)
 		}
-		if st, err := parseStatus(text); err == nil && st.ignoresTrap && !strings.Contains(text, "SigIgn") {
-			t.Error("SIGTRAP is ignored by nobody's word")
+		if st, err := parseStatus(text); err == nil && st.seccomp && !strings.Contains(text, "Seccomp") {
+			t.Error("a filter by nobody's word")
 		}
 	})
 }
