@@ -80,25 +80,28 @@ func TestCanaryThatEndsWell(t *testing.T) {
 	g := guard.New(time.Minute)
 	e := New(Options{Children: true, Watch: 20 * time.Second, Guard: g})
 	hosts := []*host{startHost(t), startHost(t), startHost(t)}
-	youngest := []*host{hosts[2], hosts[1]}
 	go func() { // the two that are patched first end as soon as they are on probation
-		for i := 0; i < len(youngest); {
+		ended := map[*host]bool{}
+		for len(ended) < 2 && t.Context().Err() == nil {
 			for _, pid := range g.Watched() {
-				if i < len(youngest) && pid == youngest[i].pid() {
-					if err := youngest[i].in.Close(); err != nil {
-						t.Error(err)
+				for _, h := range hosts {
+					if pid == h.pid() && !ended[h] && len(ended) < 2 {
+						ended[h] = true
+						if err := h.in.Close(); err != nil {
+							t.Error(err)
+						}
 					}
-					i++
 				}
-			}
-			if t.Context().Err() != nil {
-				return
 			}
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(100 * time.Millisecond)
-		if err := hosts[0].in.Close(); err != nil {
-			t.Error(err)
+		for _, h := range hosts {
+			if !ended[h] {
+				if err := h.in.Close(); err != nil {
+					t.Error(err)
+				}
+			}
 		}
 	}()
 	results, err := e.Apply(t.Context(), p)
