@@ -78,35 +78,41 @@ func TestForkedChildIsPatched(t *testing.T) {
 func TestCanaryThatEndsWell(t *testing.T) {
 	p := makePatch(t, libPath, 1, all(100))
 	g := guard.New(time.Minute)
-	e := New(Options{Children: true, Watch: 20 * time.Second, Guard: g})
+	e := New(Options{Children: true, Watch: time.Second, Guard: g})
 	hosts := []*host{startHost(t), startHost(t), startHost(t)}
+	ended := make(chan *host, 2)
 	go func() { // the two that are patched first end as soon as they are on probation
-		ended := map[*host]bool{}
-		for len(ended) < 2 && t.Context().Err() == nil {
+		defer close(ended)
+		done := map[*host]bool{}
+		for len(done) < cap(ended) && t.Context().Err() == nil {
 			for _, pid := range g.Watched() {
 				for _, h := range hosts {
-					if pid == h.pid() && !ended[h] && len(ended) < 2 {
-						ended[h] = true
+					if pid == h.pid() && !done[h] && len(done) < cap(ended) {
+						done[h] = true
 						if err := h.in.Close(); err != nil {
 							t.Error(err)
 						}
+						ended <- h
 					}
 				}
 			}
 			time.Sleep(time.Millisecond)
 		}
-		time.Sleep(100 * time.Millisecond)
-		for _, h := range hosts {
-			if !ended[h] {
-				if err := h.in.Close(); err != nil {
-					t.Error(err)
-				}
-			}
-		}
 	}()
 	results, err := e.Apply(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
+	}
+	closed := map[*host]bool{}
+	for h := range ended {
+		closed[h] = true
+	}
+	for _, h := range hosts {
+		if !closed[h] {
+			if err := h.in.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 	for _, h := range hosts {
 		if r := of(t, results, h.pid()); r.Outcome != Patched {
