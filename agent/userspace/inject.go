@@ -291,14 +291,16 @@ func (t *tracer) resume(th *thread) error {
 // with borrowed registers: there is no giving up before it has them back.
 func (t *tracer) await1(th *thread) (sig, event int, err error) {
 	th.stopped = false
-	for {
-		if sleep(t.h.pid, th.tid) {
-			return 0, 0, errEnded
-		}
-		if tid, status := nextStop(); tid == th.tid {
+	for round := 0; ; round++ {
+		tid, status := nextStop()
+		if tid == th.tid {
 			th.stopped = true
 			return status & 0xff, status >> 8, nil
 		}
+		if round%64 == 63 && exited(t.h.pid, th.tid) {
+			return 0, 0, errEnded
+		}
+		idle(round)
 	}
 }
 

@@ -22,7 +22,6 @@ const (
 	syscallStopSignal  = int(unix.SIGTRAP) | 0x80
 	peekShared         = 1
 	waitStopped        = 2
-	codeTrapped        = 4  // CLD_TRAPPED: siginfo's word for a tracee's stop
 	peekSignals        = 16 // pending signals that are looked at; more count as pending
 	kernelSigsetBytes  = 8
 	kernelSiginfoBytes = 128
@@ -78,21 +77,6 @@ func exited(pid, tid int) bool {
 	}
 	_, _, e := unix.RawSyscall6(unix.SYS_WAITID, unix.P_PID, uintptr(tid), uintptr(unsafe.Pointer(&info)), flags, 0, 0)
 	return e == unix.ECHILD || e == 0 && info.pid != 0
-}
-
-// sleep waits until the only thread of the process that this one traces has
-// stopped or ended, without taking the news of the stop, and reports whether it
-// ended. The kernel hands the processor over at once, which no nap can do; but
-// nothing breaks this wait off. It is for any of our threads, though there is
-// one: one whose number another took over by exec would not end a wait for it.
-func sleep(pid, tid int) bool {
-	var info stopInfo
-	const flags = waitStopped | unix.WEXITED | unix.WNOWAIT | unix.WALL | unix.WNOTHREAD
-	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)), flags, 0, 0)
-	if e == unix.EINTR || e == 0 && info.code == codeTrapped {
-		return false
-	}
-	return exited(pid, tid)
 }
 
 // spins is how often the kernel is asked again at once before napping.
