@@ -345,9 +345,13 @@ func quietFileSystem(t *testing.T) {
 	q.quiet.Store(true)
 	p := makePatch(t, libPath, 1, all(100))
 	e := New(Options{Children: true, Watch: -1, StopWait: 500 * time.Millisecond, Answer: time.Second})
-	for range 3 {
+	var first int64
+	for round := range 3 {
 		began := time.Now()
 		good.do(e.Apply, p, Patched)
+		if round == 0 {
+			first = int64(q.asked.Load())
+		}
 		good.want("f1 1", "101")
 		good.do(e.Revert, p, Reverted)
 		// It is asked once, and its silence is remembered.
@@ -355,8 +359,9 @@ func quietFileSystem(t *testing.T) {
 			t.Errorf("it took %v", took)
 		}
 	}
-	if n := q.asked.Load(); n == 0 || n > 2 {
-		t.Errorf("%d questions wait, want one", n)
+	// The kernel may make several of one question, but no more come later.
+	if n := int64(q.asked.Load()); n == 0 || n != first {
+		t.Errorf("%d questions wait, %d of them from the first round", n, first)
 	}
 	bad.want("f8 1", "9")
 }
