@@ -111,3 +111,26 @@ func TestTables(t *testing.T) {
 		}
 	}
 }
+
+// The page lists every test of the red team, and no other.
+func TestRedTeamTable(t *testing.T) {
+	const prefix = "TestRedTeam/"
+	text, err := os.ReadFile("../redteam_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _, _ := strings.Cut(string(text)[strings.Index(string(text), "func TestRedTeam("):], "\n}\n")
+	var want, have []string
+	for _, m := range subTest.FindAllStringSubmatch(body, -1) {
+		want = append(want, prefix+m[1])
+	}
+	for _, r := range tables(t)["Red team"] {
+		if r.test != prefix+r.name || r.text == "" {
+			t.Errorf("%+v", r)
+		}
+		have = append(have, r.test)
+	}
+	if !slices.Equal(want, have) {
+		t.Errorf("the page lists %q, the tests are %q", have, want)
+	}
+}
