@@ -2,49 +2,10 @@ package userspace
 
 import (
 	"crypto/sha256"
-	"os"
 	"testing"
 
 	"livemend.dev/livemend/patch/image"
 )
-
-func FuzzParseStat(f *testing.F) {
-	own, err := os.ReadFile("/proc/self/stat")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(string(own))
-	f.Add("7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21\n")
-	f.Fuzz(func(t *testing.T, s string) {
-		comm, _, err := parseStat(s)
-		if err != nil {
-			return
-		}
-		for _, c := range []byte(comm) {
-			if c < ' ' || c > '~' {
-				t.Fatalf("the command %q is more than text", comm)
-			}
-		}
-	})
-}
-
-func FuzzParseStatus(f *testing.F) {
-	own, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(string(own))
-	f.Fuzz(func(t *testing.T, s string) {
-		// What is written behind the fields that count does not matter.
-		st, err := parseStatus(s)
-		if err != nil {
-			return
-		}
-		if again, err := parseStatus(s + "\nOther:\tState:\tZ\n"); err != nil || again != st {
-			t.Fatalf("%+v, with another line %+v, %v", st, again, err)
-		}
-	})
-}
 
 // FuzzPlanSites takes whatever a target claims to have been patched with: every
 // place that follows from a claim lies in a function, and its jump in the image.

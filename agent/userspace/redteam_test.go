@@ -370,11 +370,10 @@ func userNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/host")
-	cmd.SysProcAttr, cmd.Dir = &syscall.SysProcAttr{Chroot: dir,
+	cmd.SysProcAttr, cmd.Dir = &syscall.SysProcAttr{Chroot: dir, Credential: &syscall.Credential{},
 		Cloneflags:  syscall.CLONE_NEWNS | syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 65534, Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 65534, Size: 1}},
-		Credential:  &syscall.Credential{NoSetGroups: true}}, "/"
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 65534, Size: 1}}}, "/"
 	cmd.Env = []string{"LD_LIBRARY_PATH=/"}
 	h := startProgram(t, cmd)
 	lib := filepath.Join(dir, "libtarget.so")
