@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,7 +20,7 @@ import (
 //go:embed testdata/program.c
 var programText string
 
-var programSource = program.add("main", programText)
+var _ = program.add("main", programText)
 
 // patience is how long anything may take on a busy machine.
 const patience = 30 * time.Second
@@ -227,16 +226,6 @@ func (p *process) maps() []string {
 		p.t.Fatal(err)
 	}
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
-}
-
-// threads counts the program's threads.
-func (p *process) threads() int {
-	p.t.Helper()
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.pid()))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return len(tasks)
 }
 
 // waitMapped waits until an image is in the program that was not there before.

@@ -98,8 +98,8 @@ extern "C" long exceptions_catch(long x) { try { return exceptions_through(x); }
 extern "C" long exceptions_none(long x) noexcept { seen = x; return x * 3; }
 `)
 	// The same program without a loader.
-	static                   = &binary{name: "static", code: "-fPIE", flags: []string{"-static"}}
-	staticMain, staticSource = static.add("main", programText, "-DSTATIC"), static.add("simplest", inProgram.text)
+	static          = &binary{name: "static", code: "-fPIE", flags: []string{"-static"}}
+	_, staticSource = static.add("main", programText, "-DSTATIC"), static.add("simplest", inProgram.text)
 )
 
 func surroundings(t *testing.T) {
