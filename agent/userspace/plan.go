@@ -243,7 +243,7 @@ func (t *target) planRevert(p *Patch) (*plan, error) {
 	if ok, err := t.stillHolds(c, p); err != nil || !ok {
 		return nil, changed(err)
 	}
-	pl := &plan{spans: c.code()}
+	pl := &plan{spans: c.codeOf(p)}
 	for i := range p.File.Hunks {
 		h := &p.File.Hunks[i]
 		at, j, ok := c.site(h)

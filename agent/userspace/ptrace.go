@@ -22,6 +22,7 @@ const (
 	syscallStopSignal  = int(unix.SIGTRAP) | 0x80
 	peekShared         = 1
 	waitStopped        = 2
+	cldDumped          = 3  // last of the codes that say that a process ended
 	peekSignals        = 16 // pending signals that are looked at; more count as pending
 	kernelSigsetBytes  = 8
 	kernelSiginfoBytes = 128
@@ -68,15 +69,22 @@ func nextStop() (tid, status int) {
 
 // exited reports whether a traced thread has ended. A thread other than the
 // first is reaped, so that the kernel stops counting it; the first is left to
-// its parent.
+// its parent. The kernel tells of a tracee's stop even when only ends are asked
+// for; it is looked at without being taken, so that nextStop still finds it.
 func exited(pid, tid int) bool {
+	const look = unix.WEXITED | unix.WNOHANG | unix.WALL | unix.WNOWAIT
 	var info stopInfo
-	flags := uintptr(unix.WEXITED | unix.WNOHANG | unix.WALL)
-	if pid == tid {
-		flags |= unix.WNOWAIT
+	ask := func(flags uintptr) unix.Errno {
+		_, _, e := unix.RawSyscall6(unix.SYS_WAITID, unix.P_PID, uintptr(tid), uintptr(unsafe.Pointer(&info)), flags, 0, 0)
+		return e
 	}
-	_, _, e := unix.RawSyscall6(unix.SYS_WAITID, unix.P_PID, uintptr(tid), uintptr(unsafe.Pointer(&info)), flags, 0, 0)
-	return e == unix.ECHILD || e == 0 && info.pid != 0
+	if e := ask(look); e != 0 || info.pid == 0 || info.code > cldDumped {
+		return e == unix.ECHILD
+	}
+	if pid != tid {
+		ask(look &^ unix.WNOWAIT)
+	}
+	return true
 }
 
 // spins is how often the kernel is asked again at once before napping.

@@ -82,6 +82,20 @@ func (c *carrier) code() (ranges []span) {
 	return ranges
 }
 
+// codeOf is code without the ends of pages that hold none. c must hold p's
+// image. In a program at low addresses a page is as good as any number on a
+// stack, and each that falls into it would make the program busy.
+func (c *carrier) codeOf(p *Patch) []span {
+	ranges, n := c.code(), 0
+	for _, s := range p.File.Segments {
+		if s.Prot == image.ReadExec {
+			ranges[n].to = ranges[n].from + uint64(len(s.Data))
+			n++
+		}
+	}
+	return ranges
+}
+
 // site returns where the jump of a hunk lies in the target, and the jump.
 func (c *carrier) site(h *image.Hunk) (uint64, jump, bool) {
 	at := c.bias + h.Off + uint64(h.JumpOff())

@@ -1,7 +1,9 @@
 package insn
 
 import (
+	"debug/elf"
 	"errors"
+	"os"
 	"testing"
 )
 
@@ -59,6 +61,9 @@ func TestDecodeUnknown(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte{0xe9, 0, 0, 0, 0, 0xc3})
+	for _, code := range realCode(f) {
+		f.Add(code)
+	}
 	f.Fuzz(func(t *testing.T, code []byte) {
 		list, err := Decode(code)
 		at := 0
@@ -68,6 +73,9 @@ func FuzzDecode(f *testing.F) {
 			}
 			if i.Rel != 0 {
 				i.Target(code)
+				if end, ok := FieldEnd(list, i.RelOff); !ok || end != i.End()-i.RelOff {
+					t.Fatalf("the field of %+v ends %d bytes before its instruction, %v", i, end, ok)
+				}
 			}
 			at = i.End()
 		}
@@ -75,4 +83,26 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("stopped at %d of %d", at, len(code))
 		}
 	})
+}
+
+// realCode is this test program's own code, in pieces.
+func realCode(f *testing.F) (pieces [][]byte) {
+	own, err := os.Executable()
+	if err != nil {
+		f.Fatal(err)
+	}
+	file, err := elf.Open(own)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer file.Close()
+	code, err := file.Section(".text").Data()
+	if err != nil {
+		f.Fatal(err)
+	}
+	const size, most = 512, 40
+	for step := len(code) / most; len(pieces) < most && len(code) >= size; code = code[step:] {
+		pieces = append(pieces, code[:size])
+	}
+	return pieces
 }

@@ -67,17 +67,7 @@ const (
 // Shapes of what the linker itself adds.
 const (
 	slotBytes = 8
-	stubBytes = 16
 	codeAlign = 16
-)
-
-// stubCode is endbr64; jmp *disp32(%rip), then fill.
-var stubCode = [stubBytes]byte{0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25, 0, 0, 0, 0, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc}
-
-const (
-	stubField = 6
-	stubNext  = 10
-	trap      = 0xcc // fills executable gaps
 )
 
 // place makes section s of m's new object travel.

@@ -89,20 +89,6 @@ func (c *codes) flat() string {
 	return ""
 }
 
-// relaxed reports whether the linker turned a use of a slot, the bytes from two
-// in front of the field, into a direct use.
-func relaxed(ours, stock []byte) bool {
-	switch {
-	case ours[0] == 0x8b && stock[0] == 0x8d:
-		return ours[1] == stock[1]
-	case ours[0] == 0xff && ours[1] == 0x15:
-		return stock[0] == 0x67 && stock[1] == 0xe8
-	case ours[0] == 0xff && ours[1] == 0x25:
-		return stock[0] == 0xe9 && stock[5] == 0x90
-	}
-	return false
-}
-
 func (c *codes) disp(off int) int64 {
 	return int64(int32(binary.LittleEndian.Uint32(c.theirs[off:])))
 }
@@ -166,12 +152,6 @@ func (c *codes) same(ours, theirs []insn.Inst, a, b insn.Inst) string {
 		return ""
 	}
 	return c.field(r, uint64(b.RelOff), c.disp(b.RelOff), false)
-}
-
-// relaxedAt is relaxed for whole instructions, whatever their prefixes.
-func relaxedAt(ours, stock []byte) bool {
-	front := len(ours) - 6
-	return front >= 0 && len(stock) >= len(ours) && bytes.Equal(ours[:front], stock[:front]) && relaxed(ours[front:], stock[front:])
 }
 
 // equalBut compares two instructions without the bytes of their relocations and

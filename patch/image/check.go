@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"errors"
 	"strconv"
 	"unicode/utf8"
@@ -17,19 +16,6 @@ var (
 // MaxReach bounds addresses inside a library and offsets inside the image: no
 // library that can be patched spans more, and sums of them cannot wrap.
 const MaxReach = 1 << 32
-
-// endbr64 is the instruction that starts a function which indirect branches
-// may enter. It stays in place; the jump goes behind it.
-var endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
-
-// JumpOff returns where in the old function the jump goes: 0, or 4 when the
-// function starts with endbr64.
-func (h *Hunk) JumpOff() uint32 {
-	if bytes.HasPrefix(h.Entry[:], endbr64) {
-		return uint32(len(endbr64))
-	}
-	return 0
-}
 
 // Size returns the bytes that the image takes in memory. It is meaningful for a
 // File that passed Check.

@@ -29,7 +29,7 @@ static volatile int quit, rounds, broken;
 static void *caller(void *a) {
 	while (!quit) {
 		long got = ref_orig(7);
-		if (got != 21 && got != 1021) broken++;
+		if (got != 21 && (got < 1010 || got > 1030)) broken++; // others change kept meanwhile
 		rounds++;
 		usleep(50); // most of the time outside
 	}

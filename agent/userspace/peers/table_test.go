@@ -111,3 +111,29 @@ func TestTables(t *testing.T) {
 		}
 	}
 }
+
+// The page names every attack that is tried, and no other.
+func TestAttacksTable(t *testing.T) {
+	const name = "TestRedTeam"
+	text, err := os.ReadFile("../redteam_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../../docs/peer-cases.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, found := strings.Cut(string(text), "func "+name+"(")
+	if !found {
+		t.Fatal("there is no " + name)
+	}
+	body, _, _ = strings.Cut(body, "\n}\n")
+	var want []string
+	for _, m := range subTest.FindAllStringSubmatch(body, -1) {
+		want = append(want, name+"/"+strings.ReplaceAll(m[1], " ", "_"))
+	}
+	have := regexp.MustCompile(name+`/[^\s,|]+`).FindAllString(string(page), -1)
+	if !slices.Equal(want, have) {
+		t.Errorf("the page names %q, the tests are %q", have, want)
+	}
+}
