@@ -89,7 +89,7 @@ var catalogue = []fix{
 		functions: []string{"xmlExpandCatalog", "xmlLoadACatalog__internal_alias", "xmlLoadCatalog__internal_alias", "xmlLoadSGMLSuperCatalog__internal_alias", "xmlParseSGMLCatalog"}, probe: []string{"libxml2_sgml.py"}},
 	{name: "CVE-2025-9714", set: "libxml2", patches: []string{"CVE-2025-9714.patch"},
 		functions: []string{"xmlXPathCompiledEvalInternal", "xmlXPathCtxtCompile__internal_alias", "xmlXPathEvalExpr__internal_alias", "xmlXPathEval__internal_alias", "xmlXPathTryStreamCompile"},
-		probe:     []string{"libxml2_xpath.py"}, reach: "xmlXPathCompiledEvalInternal"},
+		probe:     []string{"libxml2_xpath.py"}, reach: "xmlXPathEval__internal_alias"},
 	{name: "CVE-2026-0989", set: "libxml2", patches: []string{"CVE-2026-0989.patch"}, refused: refusal.Layout},
 	{name: "CVE-2026-0990", set: "libxml2", patches: []string{"CVE-2026-0990.patch"},
 		functions: []string{"xmlCatalogListXMLResolveURI"}, probe: []string{"libxml2_resolve.py"}},
