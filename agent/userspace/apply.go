@@ -18,9 +18,9 @@ const maxPasses = 4
 // Apply switches p on in every process that maps the library. The first process
 // that takes the patch is watched for a while before the others follow; one that
 // ends in that time is judged by Options.Guard, and when that finds the patch
-// guilty, now or later, the rest is left alone. Processes that started meanwhile are included. The error is for
-// the whole: the patch or the machine is not fit, or ctx ended; results that
-// exist by then are returned with it.
+// guilty, now or later, the rest is left alone. Processes that started meanwhile
+// are included. The error is for the whole: the patch or the machine is not fit,
+// or ctx ended; results that exist by then are returned with it.
 func (e *Engine) Apply(ctx context.Context, p Patch) ([]Result, error) {
 	return e.all(ctx, p, doApply, 0)
 }

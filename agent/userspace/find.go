@@ -47,14 +47,9 @@ func (e *Engine) find(ctx context.Context, id patch.BuildID, looked map[int]bool
 	if !supported {
 		return nil, ErrUnsupported
 	}
-	proc, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	pids, err := processes()
 	if err != nil {
-		return nil, errors.New("the folder /proc cannot be read: " + err.Error() + "; nothing was changed")
-	}
-	pids, err := numbers(proc, make([]byte, direntBytes), nil, maxProcesses)
-	unix.Close(proc)
-	if err != nil {
-		return nil, errors.New("the list of processes cannot be read: " + err.Error() + "; nothing was changed")
+		return nil, err
 	}
 	s := scan{engine: e, id: id, match: make(map[fileKey]bool), buf: make([]byte, 256<<10)}
 	var found []Process
@@ -85,12 +80,26 @@ func (e *Engine) find(ctx context.Context, id patch.BuildID, looked map[int]bool
 	return found, nil
 }
 
+// processes returns the numbers of all processes.
+func processes() ([]int, error) {
+	proc, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, errors.New("the folder /proc cannot be read: " + err.Error() + "; nothing was changed")
+	}
+	defer unix.Close(proc)
+	pids, err := numbers(proc, make([]byte, direntBytes), nil, maxProcesses)
+	if err != nil {
+		return nil, errors.New("the list of processes cannot be read: " + err.Error() + "; nothing was changed")
+	}
+	return pids, nil
+}
+
 // maxGlances bounds how often a process whose mappings change is looked at.
 const maxGlances = 3
 
 // process looks at one process. One that cannot be read has ended or is none of
 // ours to read; permission is counted. sure is false when its mappings changed
-// all the time, or a file did not answer, so that another look may find more.
+// all the time, so that another look may find more.
 func (s *scan) process(pid int) (p Process, ok, sure bool) {
 	h, err := glance(pid)
 	if err != nil {
@@ -135,8 +144,6 @@ func (s *scan) glance(h *handle) (p Process, ok, sure bool) {
 			case err == errEnded: // this mapping is gone, the file may be mapped elsewhere
 				sure = false
 				continue
-			case err == errQuiet:
-				sure = false
 			}
 			match = err == nil && o.buildID == s.id
 			s.match[m.file] = match
@@ -165,7 +172,7 @@ func (e *Engine) inspect(h *handle, m *mapping) (*object, error) {
 		err error
 	}
 	ch := make(chan answer, 1)
-	name := "map_files/" + strconv.FormatUint(m.start, 16) + "-" + strconv.FormatUint(m.end, 16)
+	name := m.name()
 	go func() {
 		defer e.unstick()
 		defer unix.Close(dir)

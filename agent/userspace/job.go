@@ -145,11 +145,6 @@ func (a *attempt) do() {
 	case errors.As(err, &busy):
 		a.report.again = true
 		r.Outcome, r.Reason = Failed, "busy: "+busy.reason
-	case errors.Is(err, errMaps):
-		// The kernel gives the list in pieces, which do not fit together when
-		// the process maps memory in between.
-		a.report.again = true
-		r.Outcome, r.Reason = Failed, "busy: "+err.Error()
 	case errors.Is(err, errEnded):
 		r.Outcome, r.Reason = Ended, "the process ended"
 	case errors.Is(err, errExec), errors.Is(err, errNotMapped):

@@ -2,6 +2,7 @@ package userspace
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 )
 
@@ -43,7 +44,14 @@ type mapping struct {
 	file       fileKey
 }
 
-var errMaps = errors.New("the kernel's list of its mappings cannot be read")
+// name returns where /proc/PID leads to the mapping's file itself.
+func (m *mapping) name() string {
+	return "map_files/" + strconv.FormatUint(m.start, 16) + "-" + strconv.FormatUint(m.end, 16)
+}
+
+// errMaps says that the list of mappings does not fit together: the kernel gives
+// it in pieces, and the process maps memory in between.
+var errMaps = &busyError{"the kernel's list of its mappings cannot be read"}
 
 // errManyMappings says that a process has more mappings than are looked at.
 var errManyMappings = errors.New("it has more mappings than the agent looks at")

@@ -3,7 +3,6 @@ package userspace
 import (
 	"context"
 	"slices"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -95,12 +94,7 @@ func (e *Engine) targets(ctx context.Context, id patch.BuildID, pid int, looked 
 		return nil, nil, err
 	}
 	e.see(id, proc)
-	dir, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer unix.Close(dir)
-	peers, err = numbers(dir, make([]byte, direntBytes), nil, maxProcesses)
+	peers, err = processes()
 	return []Process{proc}, peers, err
 }
 
@@ -170,7 +164,7 @@ func (l Library) Open() (fd int, err error) {
 	}
 	for i := range maps {
 		if m := &maps[i]; m.kind == kindFile && m.file == (fileKey{l.Device, l.Inode}) {
-			return h.open("map_files/"+strconv.FormatUint(m.start, 16)+"-"+strconv.FormatUint(m.end, 16), unix.O_PATH)
+			return h.open(m.name(), unix.O_PATH)
 		}
 	}
 	return -1, errNotMapped
