@@ -1,8 +1,13 @@
-# XML_ParseBuffer with a negative length.
+# XML_ParseBuffer with a negative length: only the refusal that the fix brings
+# counts as fixed, a crash does not.
 def probe():
     parser = pointer("XML_ParserCreate", None)
     pointer("XML_GetBuffer", p(parser), 16)
-    out = []
-    fine = survives(lambda: os._exit(7 if lib.XML_ParseBuffer(p(parser), -1, 0) == 0 and lib.XML_GetErrorCode(p(parser)) == 41 else 0))
+
+    def parse():
+        refused = lib.XML_ParseBuffer(p(parser), -1, 0) == 0 and lib.XML_GetErrorCode(p(parser)) == 41
+        os._exit(0 if refused else 1)
+
+    refused = survives(parse)
     lib.XML_ParserFree(p(parser))
-    return "vulnerable" if fine else "fixed"
+    return "fixed" if refused else "vulnerable"
