@@ -61,13 +61,9 @@ type Result struct {
 // Build makes a patch. The error holds refusal.Errors when the change must not
 // become a live patch; nothing is written in any case.
 func Build(ctx context.Context, r Request) (*Result, error) {
-	before, err := readTree(ctx, r.Before)
+	before, after, err := readTrees(ctx, r.Before, r.After)
 	if err != nil {
-		return nil, fmt.Errorf("reading the old build: %w", err)
-	}
-	after, err := readTree(ctx, r.After)
-	if err != nil {
-		return nil, fmt.Errorf("reading the new build: %w", err)
+		return nil, err
 	}
 	stock, stockSum, err := readBinary(r.Binary)
 	if err != nil {
@@ -113,11 +109,7 @@ func (r Request) pinned(ctx context.Context) ([]*objdiff.Pair, error) {
 	if r.PinnedBefore == "" || r.PinnedAfter == "" {
 		return nil, nil
 	}
-	before, err := readTree(ctx, r.PinnedBefore)
-	if err != nil {
-		return nil, err
-	}
-	after, err := readTree(ctx, r.PinnedAfter)
+	before, after, err := readTrees(ctx, r.PinnedBefore, r.PinnedAfter)
 	if err != nil {
 		return nil, err
 	}
@@ -127,11 +119,7 @@ func (r Request) pinned(ctx context.Context) ([]*objdiff.Pair, error) {
 // Renumbered returns the paths of the objects in which functions differ between
 // two builds: compiled again without line numbers they may not.
 func Renumbered(ctx context.Context, before, after string) ([]string, error) {
-	old, err := readTree(ctx, before)
-	if err != nil {
-		return nil, err
-	}
-	fresh, err := readTree(ctx, after)
+	old, fresh, err := readTrees(ctx, before, after)
 	if err != nil {
 		return nil, err
 	}

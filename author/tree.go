@@ -22,6 +22,17 @@ type tree struct {
 	sum       string            // over all paths and contents
 }
 
+// readTrees reads the two builds.
+func readTrees(ctx context.Context, before, after string) (old, fresh *tree, err error) {
+	if old, err = readTree(ctx, before); err != nil {
+		return nil, nil, fmt.Errorf("reading the old build: %w", err)
+	}
+	if fresh, err = readTree(ctx, after); err != nil {
+		return nil, nil, fmt.Errorf("reading the new build: %w", err)
+	}
+	return old, fresh, nil
+}
+
 // readTree reads every object (*.o) below dir, in the order of their paths.
 // Links are not followed.
 func readTree(ctx context.Context, dir string) (*tree, error) {

@@ -115,10 +115,10 @@ func (d *driver) rebuildAlone(ctx context.Context, log io.Writer, name string, o
 			continue
 		}
 		found, err := findBinary(made, d.Library)
-		if err != nil || found == "" {
-			if err != nil {
-				return nil, nil, err
-			}
+		if err != nil {
+			return nil, nil, err
+		}
+		if found == "" {
 			continue
 		}
 		data, err := os.ReadFile(found)
@@ -211,7 +211,7 @@ func (d *driver) objects(ctx context.Context, name string, t tree, link map[stri
 		name: name, inputs: digest(inputs, link["target"], link["place"], linked),
 		advice: "The log has the compiler's words.",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
-			if err := errors.Join(os.RemoveAll(d.treeOf(name)), os.MkdirAll(d.path("trees"), 0o755)); err != nil {
+			if err := os.RemoveAll(d.treeOf(name)); err != nil {
 				return nil, nil, err
 			}
 			if err := d.prepare(ctx, log, name, t); err != nil {

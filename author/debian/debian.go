@@ -47,15 +47,6 @@ type Options struct {
 // maxDiff bounds a diff, in bytes.
 const maxDiff = 16 << 20
 
-// Inputs are the files that a patch is made from.
-type Inputs struct {
-	Before, After string // folders of objects
-	Binary, Twin  string
-	Fixed         string // what the objects after were linked into
-
-	PinnedBefore, PinnedAfter string // folders of objects without line numbers; empty when there are none
-}
-
 // StageError says which stage failed and what to do.
 type StageError struct {
 	Stage  string
@@ -163,13 +154,10 @@ func Build(ctx context.Context, o Options) (result *author.Result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	in, err := d.inputs(ctx)
+	r, err := d.request(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := o.Request
-	r.Before, r.After, r.Binary, r.Twin, r.Fixed = in.Before, in.After, in.Binary, in.Twin, in.Fixed
-	r.PinnedBefore, r.PinnedAfter = in.PinnedBefore, in.PinnedAfter
 	began := o.clock()
 	result, err = author.Build(ctx, r)
 	if err == nil {

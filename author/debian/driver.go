@@ -2,9 +2,7 @@ package debian
 
 import (
 	"context"
-	"crypto/sha256"
 	_ "embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"livemend.dev/livemend/author"
 	"livemend.dev/livemend/patch"
 )
 
@@ -125,38 +124,38 @@ func (d *driver) apt(ctx context.Context, log io.Writer, dir, program string, ar
 	return r.command(ctx, log, depsLayer, args...)
 }
 
-// inputs goes through the stages.
-func (d *driver) inputs(ctx context.Context) (*Inputs, error) {
+// request goes through the stages and names the files that they made.
+func (d *driver) request(ctx context.Context) (r author.Request, err error) {
 	if err := d.index(ctx); err != nil {
-		return nil, err
+		return r, err
 	}
 	all, err := d.states(ctx)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	var stock string
 	if d.Binary != "" || d.From != d.To || len(d.Patches) == 0 { // else From holds the fix
 		if stock, err = d.stock(ctx, all[0].before.dsc); err != nil {
-			return nil, err
+			return r, err
 		}
 	}
 	chosen, link, err := d.twin(ctx, all, stock)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	in := &Inputs{Binary: link["stock"], Twin: d.path(link["twin"])}
-	if in.Before, err = d.objects(ctx, "before", chosen.before, link); err != nil {
-		return nil, err
+	r = d.Request
+	r.Binary, r.Twin, r.Fixed = link["stock"], d.path(link["twin"]), d.path(linkedFile("after"))
+	if r.Before, err = d.objects(ctx, "before", chosen.before, link); err != nil {
+		return r, err
 	}
 	fixed, err := d.fixed(ctx, chosen)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	if in.After, err = d.objects(ctx, "after", fixed, link); err != nil {
-		return nil, err
+	if r.After, err = d.objects(ctx, "after", fixed, link); err != nil {
+		return r, err
 	}
-	in.Fixed = d.path(linkedFile("after"))
-	return in, d.pin(ctx, chosen.before, fixed, in)
+	return r, d.pin(ctx, chosen.before, fixed, &r)
 }
 
 // index fetches the lists of packages.
@@ -236,8 +235,7 @@ func (d *driver) readDSC(name string) (*dsc, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(text)
-	found.sum = hex.EncodeToString(sum[:])
+	found.sum = sumOf(text)
 	return found, nil
 }
 

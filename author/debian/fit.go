@@ -60,6 +60,7 @@ func (d *driver) fit(ctx context.Context, log io.Writer, s states, own series) (
 	if err := clearFolder(d.path(trimmedFolder)); err != nil {
 		return nil, nil, err
 	}
+	mine := d.patchesOf(s.before.dsc)
 	taken := slices.Clone(s.fixes)
 	var trimmed []string
 	for {
@@ -70,7 +71,7 @@ func (d *driver) fit(ctx context.Context, log io.Writer, s states, own series) (
 		if failed == "" {
 			return map[string]string{"taken": joined(taken), "trimmed": joined(trimmed)}, []string{trimmedFolder}, nil
 		}
-		text, err := os.ReadFile(s.file(failed, d.path("patches", noEpoch(s.before.dsc.version))))
+		text, err := os.ReadFile(s.file(failed, mine))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -82,7 +83,7 @@ func (d *driver) fit(ctx context.Context, log io.Writer, s states, own series) (
 			s = s.trim(failed, d.path(trimmedFolder, failed))
 			continue
 		}
-		more, err := s.needed(failed, taken, d.path("patches", noEpoch(s.before.dsc.version)))
+		more, err := s.needed(failed, taken, mine)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -43,7 +43,7 @@ func (d *driver) keepTree(name string) error {
 // for all source lines, so that functions that differ in nothing else can be
 // told. An object that does not compile so, because its code makes names of line
 // numbers, is left out.
-func (d *driver) pin(ctx context.Context, before, after tree, in *Inputs) error {
+func (d *driver) pin(ctx context.Context, before, after tree, in *author.Request) error {
 	paths, err := author.Renumbered(ctx, in.Before, in.After)
 	if err != nil || len(paths) == 0 {
 		return err

@@ -1,8 +1,6 @@
 package debian
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -58,7 +56,7 @@ func (d *dsc) verify(dir string) error {
 		if err != nil {
 			return err
 		}
-		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != d.hashes[name] {
+		if sumOf(data) != d.hashes[name] {
 			return fmt.Errorf("%s is not the file that the source package describes", name)
 		}
 	}

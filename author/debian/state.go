@@ -128,6 +128,12 @@ func digestPath(path string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), err
 }
 
+// sumOf is the SHA-256 of data, hexadecimal.
+func sumOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
 // digest names the inputs of a stage.
 func digest(parts ...string) string {
 	sum := sha256.New()

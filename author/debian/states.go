@@ -2,8 +2,6 @@ package debian
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path"
@@ -92,21 +90,28 @@ func (d *driver) popped(ctx context.Context, source *dsc) ([]states, error) {
 		return nil, err
 	}
 	for _, end := range ends {
-		series := joined(list.lines[:end])
-		s := states{before: tree{dsc: source, series: &series}, fixes: fixes, pool: list.lines[end:]}
-		if len(fixes) == 0 {
-			s.after = &tree{dsc: source}
-		}
-		all = append(all, s)
+		all = append(all, without(source, list.lines[:end], list.lines[end:], fixes))
 	}
 	return all, nil
+}
+
+// without makes the states of a source of which only the lines kept of its series
+// are applied before the fix. Without single fixes the whole source is the fixed
+// one.
+func without(source *dsc, kept, pool, fixes []string) states {
+	series := joined(kept)
+	s := states{before: tree{dsc: source, series: &series}, fixes: fixes, pool: pool}
+	if len(fixes) == 0 {
+		s.after = &tree{dsc: source}
+	}
+	return s
 }
 
 // told makes the state that the changelog tells of: without the patches that the
 // entries behind the version on servers speak of. There is none when they do not
 // speak of the fixes.
 func (d *driver) told(source *dsc, list series, at []int, fixes []string) ([]states, error) {
-	text, err := os.ReadFile(d.path("patches", noEpoch(source.version), changelogCopy))
+	text, err := os.ReadFile(filepath.Join(d.patchesOf(source), changelogCopy))
 	if err != nil {
 		return nil, err
 	}
@@ -129,11 +134,8 @@ func (d *driver) told(source *dsc, list series, at []int, fixes []string) ([]sta
 	if len(pool) == 0 {
 		return nil, nil
 	}
-	series := joined(kept)
-	s := states{before: tree{dsc: source, series: &series}, fixes: fixes, pool: pool, order: list.lines, guess: true}
-	if len(fixes) == 0 {
-		s.after = &tree{dsc: source}
-	}
+	s := without(source, kept, pool, fixes)
+	s.order, s.guess = list.lines, true
 	return []states{s}, nil
 }
 
@@ -190,8 +192,7 @@ func (d *driver) added(ctx context.Context, from, to *dsc) ([]states, error) {
 		if err != nil {
 			return nil, err
 		}
-		sum := sha256.Sum256(data)
-		d.origins = append(d.origins, patch.Input{Name: "diff " + filepath.Base(file), SHA256: hex.EncodeToString(sum[:])})
+		d.origins = append(d.origins, patch.Input{Name: "diff " + filepath.Base(file), SHA256: sumOf(data)})
 		name := path.Join(diffFolder, strconv.Itoa(i)+".patch")
 		all.fixes = append(all.fixes, name)
 		all.pool = append(all.pool, name)

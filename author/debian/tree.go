@@ -19,6 +19,9 @@ type tree struct {
 	extra  map[string]string // patches that the source does not bring: name to file
 }
 
+// patchesOf is where a source's own patches are once patches has unpacked them.
+func (d *driver) patchesOf(source *dsc) string { return d.path("patches", noEpoch(source.version)) }
+
 // patches unpacks a source's patches and returns their folder and their order.
 func (d *driver) patches(ctx context.Context, source *dsc) (string, series, error) {
 	folder := filepath.Join("patches", noEpoch(source.version))
@@ -42,8 +45,8 @@ func (d *driver) patches(ctx context.Context, source *dsc) (string, series, erro
 	if err != nil {
 		return "", series{}, err
 	}
-	text, err := os.ReadFile(d.path(folder, "series"))
-	return d.path(folder), parseSeries(string(text)), err
+	text, err := os.ReadFile(filepath.Join(d.patchesOf(source), "series"))
+	return d.patchesOf(source), parseSeries(string(text)), err
 }
 
 // changelogCopy is the name of the changelog beside patches.

@@ -91,7 +91,7 @@ type function struct {
 	before, after counts
 	moved         map[string]bool // what the source refers to otherwise than before
 	all           bool            // that is not known: everything may be
-	calls         map[string]bool // what the new code refers to in its object
+	calls         map[string]bool // what the new code refers to
 	split         bool            // code moved between it and a new function that the old one calls
 }
 
@@ -218,7 +218,7 @@ func functions(p *objdiff.Pair) []*function {
 	count(p.After, func(f *function) counts { return f.after })
 	for _, f := range p.After.Functions {
 		if d := byName[origin(f.Name)]; d != nil {
-			for _, name := range targets(p.After, f) {
+			for _, name := range named(p.After, f) {
 				d.calls[name] = true
 			}
 		}
@@ -258,21 +258,21 @@ func add(c counts, o *object.Object, f *object.Function) {
 	}
 }
 
-// targets returns the functions of the object that the code of f refers to.
-func targets(o *object.Object, f *object.Function) (names []string) {
-	for _, r := range f.Section.Relocs {
-		if to, off, _ := o.TargetOf(f.Section, r); to != nil && to.Class == object.Code {
-			if g := o.FunctionAt(to, off); g != nil {
-				names = append(names, origin(g.Name))
-			}
-		}
-	}
-	return names
-}
-
 // references yields what the code of f refers to that has a role, and the offset
 // in its section.
 func references(o *object.Object, f *object.Function) iter.Seq2[uint64, string] {
+	return func(yield func(uint64, string) bool) {
+		for off, name := range named(o, f) {
+			if name != origin(f.Name) && RoleOf(name) != None && !yield(off, name) {
+				return
+			}
+		}
+	}
+}
+
+// named yields the names of all that the code of f refers to, functions of the
+// object by their origin, and the offset in its section.
+func named(o *object.Object, f *object.Function) iter.Seq2[uint64, string] {
 	return func(yield func(uint64, string) bool) {
 		for _, r := range f.Section.Relocs {
 			name := object.Unversioned(o.Symbols[r.Symbol].Name)
@@ -281,7 +281,7 @@ func references(o *object.Object, f *object.Function) iter.Seq2[uint64, string] 
 					name = origin(g.Name)
 				}
 			}
-			if name != origin(f.Name) && RoleOf(name) != None && !yield(r.Off, name) {
+			if !yield(r.Off, name) {
 				return
 			}
 		}
