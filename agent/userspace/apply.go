@@ -3,7 +3,6 @@ package userspace
 import (
 	"context"
 	"strconv"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -141,12 +140,11 @@ func Killer(pid, pidfd int) (signal int, ok bool) {
 // parseExit reads the wait status, the last field, from the /proc/PID/stat of a
 // process that ended and was not waited for.
 func parseExit(s string) (status int, ok bool) {
-	end := strings.LastIndexByte(s, ')')
-	if end < 0 || !strings.HasPrefix(s[end:], ") Z ") {
+	_, fields, ok := statFields(s)
+	if !ok || len(fields) == 0 || fields[0] != "Z" {
 		return 0, false
 	}
-	s = strings.TrimSpace(s)
-	status, err := strconv.Atoi(s[strings.LastIndexByte(s, ' ')+1:])
+	status, err := strconv.Atoi(fields[len(fields)-1])
 	return status, err == nil && status >= 0
 }
 

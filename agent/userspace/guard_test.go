@@ -133,7 +133,7 @@ func TestExecRace(t *testing.T) {
 				return err
 			}
 			change()
-			_, _, err = newTracer(tg.h).inject(g, []call{mapCall(pl.carrier.begin(), pageSize, protRead)}, false, time.Second)
+			_, _, err = newTracer(tg.h).inject(g, []call{mapCall(pl.carrier.begin(), pageSize, protRead)}, status{}, time.Second)
 			return err
 		},
 		"before the switch": func(a *attempt, tg *target, pl *plan, change func()) error {

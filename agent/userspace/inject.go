@@ -72,10 +72,10 @@ func gadget(h *handle, ms []mapping) (uint64, error) {
 
 // inject stops one thread and has it make the calls in their order, up to the
 // first that does not return what it must. It returns how many did, and how
-// long the thread stood still. filtered says that the process has a system call
-// filter: it is suspended for these calls only, never while the program runs
-// code of its own.
-func (t *tracer) inject(gadget uint64, calls []call, filtered bool, wait time.Duration) (n int, stood time.Duration, err error) {
+// long the thread stood still. When the process, whose status is given, has a
+// system call filter, it is suspended for these calls only, never while the
+// program runs code of its own.
+func (t *tracer) inject(gadget uint64, calls []call, st status, wait time.Duration) (n int, stood time.Duration, err error) {
 	tid, err := t.anyThread()
 	if err != nil {
 		return 0, 0, err
@@ -102,18 +102,23 @@ func (t *tracer) inject(gadget uint64, calls []call, filtered bool, wait time.Du
 	if e := ptrace(ptraceGetSigmask, tid, kernelSigsetBytes, unsafe.Pointer(&mask)); e != 0 {
 		return 0, 0, injectError("its signal mask cannot be read", e)
 	}
-	if e := ptraceValue(unix.PTRACE_SETOPTIONS, tid, baseOptions|optSuspendSeccomp); e != 0 && filtered {
+	if e := ptraceValue(unix.PTRACE_SETOPTIONS, tid, baseOptions|optSuspendSeccomp); e != 0 && st.seccomp {
 		return 0, 0, errSeccomp
 	}
 	// No handler of the program may run in between. SIGSYS stays open, because
-	// the kernel would reset its handler rather than leave it blocked.
-	blocked := ^(uint64(1) << (unix.SIGSYS - 1))
+	// the kernel would reset its handler rather than leave it blocked; so does
+	// SIGTRAP when the thread is stepped.
+	step := (mask|st.ignored)&signalBit(unix.SIGTRAP) == 0
+	blocked := ^signalBit(unix.SIGSYS)
+	if step {
+		blocked &^= signalBit(unix.SIGTRAP)
+	}
 	if e := ptrace(ptraceSetSigmask, tid, kernelSigsetBytes, unsafe.Pointer(&blocked)); e != 0 {
 		return 0, 0, injectError("its signal mask cannot be set", e)
 	}
 	for _, c := range calls {
 		var got int64
-		if got, err = t.run(th, gadget, c); err != nil {
+		if got, err = t.run(th, gadget, c, step); err != nil {
 			break
 		}
 		if got != c.want {
@@ -125,7 +130,7 @@ func (t *tracer) inject(gadget uint64, calls []call, filtered bool, wait time.Du
 	if e := ptrace(ptraceSetSigmask, tid, kernelSigsetBytes, unsafe.Pointer(&mask)); e != 0 && err == nil {
 		err = injectError("its signal mask cannot be restored", e)
 	}
-	if rerr := t.resume(th); rerr != nil && err == nil {
+	if rerr := t.resume(th, step); rerr != nil && err == nil {
 		err = rerr
 	}
 	return n, 0, err
@@ -168,7 +173,10 @@ func (t *tracer) anyThread() (int, error) {
 }
 
 // faults are the signals by which the kernel reports that an instruction failed.
-const faults = 1<<unix.SIGSEGV | 1<<unix.SIGBUS | 1<<unix.SIGILL | 1<<unix.SIGFPE | 1<<unix.SIGTRAP
+var faults = signalBit(unix.SIGSEGV) | signalBit(unix.SIGBUS) | signalBit(unix.SIGILL) | signalBit(unix.SIGFPE) | signalBit(unix.SIGTRAP)
+
+// signalBit is a signal in a mask of the kernel's.
+func signalBit(s unix.Signal) uint64 { return 1 << (s - 1) }
 
 // park stops the thread at a point where its registers may be borrowed.
 func (t *tracer) park(th *thread, deadline time.Time) error {
@@ -222,16 +230,24 @@ func (t *tracer) inRestartable(th *thread) bool {
 	return section != [8]byte{}
 }
 
-// run has the stopped thread make one system call and returns its result.
-func (t *tracer) run(th *thread, gadget uint64, c call) (int64, error) {
+// run has the stopped thread make one system call and returns its result. A
+// thread that is stepped stops once for it, else twice: in front of the call and
+// behind it. Every stop costs more than the call itself. The kernel announces a
+// step by SIGTRAP, which it would force on a thread that blocks or ignores it,
+// at the expense of what the program has set for it: step must be false then.
+func (t *tracer) run(th *thread, gadget uint64, c call, step bool) (int64, error) {
 	r := th.regs
 	r.call(gadget, c.nr, c.args)
 	if e := setRegisters(th.tid, &r); e != 0 {
 		return 0, injectError("its registers cannot be set", e)
 	}
+	request := unix.PTRACE_SYSCALL
+	if step {
+		request = unix.PTRACE_SINGLESTEP
+	}
 	deliver := 0
-	for entered := false; ; {
-		if e := ptraceValue(unix.PTRACE_SYSCALL, th.tid, uintptr(deliver)); e != 0 {
+	for entered := step; ; {
+		if e := ptraceValue(request, th.tid, uintptr(deliver)); e != 0 {
 			return 0, injectError("it cannot make a call", e)
 		}
 		deliver = 0
@@ -241,33 +257,44 @@ func (t *tracer) run(th *thread, gadget uint64, c call) (int64, error) {
 			return 0, err
 		case event == eventExec:
 			return 0, errExec
-		case event == 0 && sig == syscallStopSignal:
-			if !entered {
-				entered = true
-				continue
-			}
+		case event != 0:
+		case sig == syscallStopSignal && !entered:
+			entered = true
+		case sig == syscallStopSignal, sig == int(unix.SIGTRAP) && step:
 			if e := getRegisters(th.tid, &r); e != 0 {
 				return 0, injectError("its registers cannot be read", e)
 			}
-			return r.result(), nil
-		case event == 0 && sig == int(unix.SIGSYS):
+			switch r.pc() {
+			case gadget + uint64(len(callInsn)):
+				return r.result(), nil
+			case gadget: // somebody sent it a SIGTRAP: it gets it afterwards
+				th.signal = sig
+			default:
+				return 0, errors.New("it was not stopped behind the system call")
+			}
+		case sig == int(unix.SIGSYS):
 			return 0, errors.New("it intercepts its own system calls")
-		case event == 0 && faults&(1<<sig) != 0:
+		case faults&signalBit(unix.Signal(sig)) != 0:
 			return 0, errors.New("the system call instruction cannot be run") // never the program's own fault
-		case event == 0:
+		default:
 			deliver = sig // SIGSTOP, which cannot be blocked
 		}
 	}
 }
 
-// resume gives the thread its own registers back and brings it to a stop from
-// which the kernel restarts a system call that the first stop broke off.
-func (t *tracer) resume(th *thread) error {
+// resume gives the thread its own registers back, in a stop from which the
+// kernel restarts a system call that the first stop broke off: the stop behind a
+// step is one, that behind a call is not.
+func (t *tracer) resume(th *thread, stepped bool) error {
 	if e := setRegisters(th.tid, &th.regs); e != 0 {
 		return injectError("its registers cannot be restored", e)
 	}
 	if e := ptraceValue(unix.PTRACE_SETOPTIONS, th.tid, baseOptions); e != 0 {
 		return injectError("its system call filter cannot be resumed", e)
+	}
+	if stepped {
+		th.event = th.signal == 0
+		return nil
 	}
 	if e := ptraceValue(unix.PTRACE_INTERRUPT, th.tid, 0); e != 0 {
 		return injectError("it cannot be stopped", e)

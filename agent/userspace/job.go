@@ -203,6 +203,8 @@ func (a *attempt) work(r *Result) error {
 		r.Outcome, r.Reason = pl.outcome, pl.reason
 		return nil
 	}
+	defer stayAwake()()
+	keepAway(h)
 	if pl.image != nil {
 		if err := a.bringImage(t, pl, st); err != nil {
 			return err
@@ -248,11 +250,11 @@ func (a *attempt) bringImage(t *target, pl *plan, st status) error {
 	}
 	r := &a.report.result
 	n := 0
-	n, r.Map, err = newTracer(t.h).inject(g, calls, st.seccomp, a.engine.opts.StopWait)
+	n, r.Map, err = newTracer(t.h).inject(g, calls, st, a.engine.opts.StopWait)
 	if err != nil {
 		if n > 0 {
 			undo := unmapCall(c.begin(), c.size())
-			if _, _, uerr := newTracer(t.h).inject(g, []call{undo}, st.seccomp, a.engine.opts.StopWait); uerr != nil && uerr != errEnded {
+			if _, _, uerr := newTracer(t.h).inject(g, []call{undo}, st, a.engine.opts.StopWait); uerr != nil && uerr != errEnded {
 				return errors.New(err.Error() + "; its pages stay behind unused (" + uerr.Error() + ")")
 			}
 		}
@@ -283,7 +285,7 @@ func (a *attempt) clean(t *target, st status) error {
 			return err
 		}
 		undo := unmapCall(c.begin(), c.size())
-		_, _, err = newTracer(t.h).inject(g, []call{undo}, st.seccomp, a.engine.opts.StopWait)
+		_, _, err = newTracer(t.h).inject(g, []call{undo}, st, a.engine.opts.StopWait)
 		return err
 	}
 	return nil

@@ -152,31 +152,38 @@ func (h *handle) stat() (comm string, start uint64, err error) {
 
 var errStat = errors.New("the kernel's account of the process cannot be read")
 
-// parseStat reads /proc/PID/stat. The command is in parentheses and may itself
-// hold blanks and parentheses.
-func parseStat(s string) (comm string, start uint64, err error) {
+// statFields splits /proc/PID/stat. The command is in parentheses and may itself
+// hold blanks and parentheses; fields begins with the third, the state (proc(5)).
+func statFields(s string) (comm string, fields []string, ok bool) {
 	open, end := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
 	if open < 0 || end < open {
+		return "", nil, false
+	}
+	return s[open+1 : end], strings.Fields(s[end+1:]), true
+}
+
+// parseStat reads a process's command and start time from its /proc/PID/stat.
+func parseStat(s string) (comm string, start uint64, err error) {
+	const startTime = 22 - 3
+	comm, fields, ok := statFields(s)
+	if !ok || len(fields) <= startTime {
 		return "", 0, errStat
 	}
-	comm, s = s[open+1:end], s[end+1:]
-	// What follows the parenthesis is field 3; the start time is field 22.
-	for range 22 - 3 + 1 {
-		if len(s) == 0 || s[0] != ' ' {
-			return "", 0, errStat
-		}
-		field := s[1:]
-		if i := strings.IndexByte(field, ' '); i >= 0 {
-			field, s = field[:i], field[i:]
-		} else {
-			s = ""
-		}
-		start, err = strconv.ParseUint(field, 10, 64)
-	}
-	if err != nil {
+	if start, err = strconv.ParseUint(fields[startTime], 10, 64); err != nil {
 		return "", 0, errStat
 	}
 	return printable(comm), start, nil
+}
+
+// parseProcessor reads from /proc/PID/stat on which processor the thread ran last.
+func parseProcessor(s string) (cpu int, ok bool) {
+	const processor = 39 - 3
+	_, fields, ok := statFields(s)
+	if !ok || len(fields) <= processor {
+		return 0, false
+	}
+	cpu, err := strconv.Atoi(fields[processor])
+	return cpu, err == nil && cpu >= 0
 }
 
 // printable keeps a name that a process gave itself from being more than text.
@@ -197,6 +204,7 @@ type status struct {
 	parent  int
 	tracer  int
 	seccomp bool
+	ignored uint64 // signals; bit 0 is signal 1
 }
 
 func (h *handle) status() (status, error) {
@@ -227,6 +235,10 @@ func parseStatus(s string) (st status, err error) {
 			}
 		case "Seccomp":
 			st.seccomp = value != "0"
+		case "SigIgn":
+			if st.ignored, err = strconv.ParseUint(value, 16, 64); err != nil {
+				return st, errStat
+			}
 		}
 	}
 	if !seen {

@@ -88,7 +88,7 @@ func exited(pid, tid int) bool {
 }
 
 // spins is how often the kernel is asked again at once before napping.
-const spins = 16
+const spins = 40
 
 // idle passes the time until the kernel has made progress. A nap beats yielding:
 // when it ends, an urgent thread gets its processor back at once.
@@ -96,8 +96,9 @@ func idle(round int) {
 	if round < spins {
 		return
 	}
-	// Longer naps later: when progress is slow, the target needs the processor.
-	d := min(5*time.Microsecond+time.Duration(round)*100*time.Nanosecond, 100*time.Microsecond)
+	// A nap is long enough for the target to get somewhere on this processor, and
+	// later ones are longer: when progress is slow, the target needs it.
+	d := min(30*time.Microsecond+time.Duration(round)*100*time.Nanosecond, 100*time.Microsecond)
 	nap := unix.Timespec{Nsec: int64(d)}
 	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&nap)), 0, 0) // cut short by a signal is fine
 }

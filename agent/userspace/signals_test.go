@@ -83,6 +83,50 @@ func TestSignalsSurvive(t *testing.T) {
 	waitFor(t, "all signals", func() bool { return h.ask("signals") == strconv.Itoa(n) })
 }
 
+// A program that handles SIGTRAP, by which the kernel also announces that a
+// thread was stepped, gets every one that somebody sends it and no other.
+func TestTrapsSurvive(t *testing.T) {
+	e := testEngine()
+	p := makePatch(t, libPath, 1, all(100))
+	for range 20 { // each process has the image mapped once
+		h := startHost(t)
+		h.want("catch 5", "ok")
+		began, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for n := 1; n <= 60; n++ { // one at a time: they do not queue
+				if err := syscall.Kill(h.pid(), syscall.SIGTRAP); err != nil {
+					t.Error(err)
+				}
+				if n == 20 {
+					close(began)
+				}
+				if got := h.ask("signals"); got != strconv.Itoa(n) {
+					t.Errorf("%s were handled of %d", got, n)
+				}
+			}
+		}()
+		<-began
+		h.do(e.Apply, p, Patched)
+		<-done
+		h.end()
+	}
+}
+
+// A SIGTRAP that a program keeps waiting waits on.
+func TestBlockedTrapWaits(t *testing.T) {
+	h := startHost(t)
+	h.want("catch 5", "ok")
+	h.want("block 5", "ok")
+	if err := syscall.Kill(h.pid(), syscall.SIGTRAP); err != nil {
+		t.Fatal(err)
+	}
+	h.do(testEngine().Apply, makePatch(t, libPath, 1, all(100)), Patched)
+	h.want("signals", "0")
+	h.want("unblock 5", "ok")
+	h.want("signals", "1")
+}
+
 // Nothing that the program had set for signals changes.
 func TestSignalDispositions(t *testing.T) {
 	h := startHost(t)

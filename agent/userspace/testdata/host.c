@@ -154,6 +154,11 @@ int main(int argc, char **argv) {
 		else if (!strcmp(name, "mdwe")) { if (prctl(65, 1, 0, 0, 0)) { printf("errno %d\n", errno); continue; } }
 		else if (!strcmp(name, "ignore")) signal(n, SIG_IGN);
 		else if (!strcmp(name, "catch")) { struct sigaction sa = {.sa_handler = onsignal, .sa_flags = SA_RESTART}; sigaction(n, &sa, 0); }
+		else if (!strcmp(name, "block") || !strcmp(name, "unblock")) {
+			sigset_t one;
+			sigemptyset(&one), sigaddset(&one, n);
+			sigprocmask(name[0] == 'b' ? SIG_BLOCK : SIG_UNBLOCK, &one, 0);
+		}
 		else if (!strcmp(name, "ignored")) { struct sigaction sa; sigaction(n, 0, &sa); printf("%d\n", sa.sa_handler == SIG_IGN); continue; }
 		else if (!strcmp(name, "undump")) prctl(PR_SET_DUMPABLE, 0);
 		else if (!strcmp(name, "exec")) { execl("/bin/cat", "cat", (char *)0); abort(); }
