@@ -52,6 +52,7 @@ func (e *Engine) find(ctx context.Context, id patch.BuildID, looked map[int]bool
 		return nil, err
 	}
 	s := scan{engine: e, id: id, match: make(map[fileKey]bool), buf: make([]byte, 256<<10)}
+	first := len(looked) == 0
 	var found []Process
 	for _, pid := range pids {
 		if err := ctx.Err(); err != nil {
@@ -68,8 +69,8 @@ func (e *Engine) find(ctx context.Context, id patch.BuildID, looked map[int]bool
 			looked[pid] = true
 		}
 	}
-	if s.denied > 0 && len(s.match) == 0 {
-		return nil, ErrPermission
+	if first && s.denied > 0 && len(s.match) == 0 {
+		return nil, ErrPermission // not of one process among few: of all that there are
 	}
 	slices.SortFunc(found, func(a, b Process) int {
 		if a.Start != b.Start {

@@ -1,10 +1,13 @@
 package userspace
 
 import (
+	"context"
 	"os"
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"livemend.dev/livemend/agent/guard"
 )
@@ -143,5 +146,26 @@ func TestParseExit(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: %d, want %d", in, got, want)
 		}
+	}
+}
+
+// A process that the engine may not look into says nothing of the machine when
+// others were looked at before it.
+func TestDeniedProcessAmongMany(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give rights away")
+	}
+	e := testEngine()
+	id := buildID(t, libPath)
+	err := <-onThread(func() error {
+		const nobody = 65534
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); e != 0 { // of this thread, which ends
+			return e
+		}
+		_, err := e.find(context.Background(), id, map[int]bool{os.Getpid(): true})
+		return err
+	})
+	if err != nil {
+		t.Errorf("in a later pass: %v", err)
 	}
 }
