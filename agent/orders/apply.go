@@ -2,16 +2,12 @@ package orders
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"runtime"
 	"strconv"
 
 	"livemend.dev/livemend/agent/state"
-	"livemend.dev/livemend/agent/userspace"
-	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/patch"
-	"livemend.dev/livemend/patch/image"
 	"livemend.dev/livemend/trust"
 	"livemend.dev/livemend/trust/client"
 	"livemend.dev/livemend/wire"
@@ -74,7 +70,7 @@ func (o *order) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	live, err := decode(artifact, o.manifest.SHA256, o.manifest.BuildID, o.manifest.Level)
+	p, err := o.x.decode(artifact, o.manifest.SHA256, o.manifest.BuildID, o.manifest.Level)
 	if err != nil {
 		return err
 	}
@@ -84,15 +80,15 @@ func (o *order) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.progress(ctx, "apply", strconv.Itoa(len(live.File.Hunks))+" functions")
-	results, err := o.x.Engine.Apply(ctx, live)
+	o.progress(ctx, "apply", strconv.Itoa(len(md.Functions))+" functions")
+	places, err := p.apply(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err() // the agent ends: what is staged stays, until the order is given again
 	}
-	if reason := o.x.Guard.Guilty(live.SHA256); reason != "" {
-		return o.withdraw(ctx, record, results, reason)
+	if reason := o.x.guilty(record.Artifact); reason != "" {
+		return o.withdraw(ctx, record, places, reason)
 	}
-	n := count(results)
+	n := count(places)
 	o.changed = n.live > 0
 	if err != nil && n.live == 0 {
 		return errors.Join(&refusal{classEngine, err}, o.x.unstage(record))
@@ -101,23 +97,7 @@ func (o *order) apply(ctx context.Context) error {
 		o.x.Log("applying " + record.Path + " was not finished: " + err.Error())
 		n.others++
 	}
-	return o.conclude(record, results, n)
-}
-
-// decode makes the engine's patch of an artifact that is signed already.
-func decode(artifact []byte, sum, buildID string, level int64) (userspace.Patch, error) {
-	file, err := image.Decode(artifact)
-	if err != nil {
-		return userspace.Patch{}, &refusal{classImage, err}
-	}
-	if string(file.BuildID) != buildID {
-		return userspace.Patch{}, refused(classTarget, "the patch was linked for another build of the library")
-	}
-	raw, ok := hextext.Decode(sum)
-	if !ok || len(raw) != sha256.Size {
-		return userspace.Patch{}, refused("malformed", "the hash of the patch is no hash")
-	}
-	return userspace.Patch{File: file, SHA256: [sha256.Size]byte(raw), Level: level}, nil
+	return o.conclude(record, p, places, n)
 }
 
 // stage records, before anything is changed, what is about to be applied and
@@ -152,23 +132,23 @@ func (x *Executor) unstage(record state.Patch) error {
 }
 
 // withdraw ends an application that processes died of.
-func (o *order) withdraw(ctx context.Context, record state.Patch, results []userspace.Result, reason string) error {
+func (o *order) withdraw(ctx context.Context, record state.Patch, places []place, reason string) error {
 	o.changed = true
 	if err := o.x.condemn(ctx, record, true, reason); err != nil {
 		return &refusal{classQuarantine, errors.New("the patch is in quarantine here (" + reason + "), and is not off every process yet: " + err.Error())}
 	}
-	o.report.Processes = processes(results)
+	o.report.Processes = reports(places)
 	o.report.Outcome, o.report.Reason = wire.Failed, classQuarantine
 	o.report.Text = clip("the patch is in quarantine on this system and was taken off every process that had it: "+reason, wire.MaxMessage)
 	return nil
 }
 
 // conclude writes what became of an application into state and report.
-func (o *order) conclude(record state.Patch, results []userspace.Result, n counts) error {
-	o.report.Processes = processes(results)
+func (o *order) conclude(record state.Patch, p admitted, places []place, n counts) error {
+	o.report.Processes = reports(places)
 	if n.live == 0 && n.others > 0 {
 		o.report.Outcome, o.report.Reason = wire.Failed, classEngine
-		o.report.Text = "the patch could not be applied to any process; nothing was changed: see the reason of each"
+		o.report.Text = p.account(wire.Failed, n)
 		return o.x.unstage(record)
 	}
 	record.Phase = state.Applied
@@ -181,14 +161,12 @@ func (o *order) conclude(record state.Patch, results []userspace.Result, n count
 	switch {
 	case n.live == 0:
 		o.report.Outcome = wire.Nothing
-		o.report.Text = "no process has the library mapped; processes that start or load it later are patched at once where the kernel tells of them, else within a minute"
 	case n.others > 0:
 		o.report.Outcome = wire.Partial
-		o.report.Text = strconv.FormatInt(n.live, 10) + " processes are patched, " + strconv.FormatInt(n.others, 10) + " could not be patched yet and are tried again"
 	default:
 		o.report.Outcome = wire.Done
-		o.report.Text = "every process that has the library mapped is patched: " + strconv.FormatInt(n.live, 10)
 	}
+	o.report.Text = p.account(o.report.Outcome, n)
 	return nil
 }
 
@@ -212,8 +190,8 @@ func (o *order) revert(ctx context.Context) error {
 		return err
 	}
 	o.changed = true // from here on it is reverted, in the next rounds if not now
-	results, done, err := o.x.takeOff(ctx, record)
-	o.report.Processes = processes(results)
+	places, done, err := o.x.takeOff(ctx, record)
+	o.report.Processes = reports(places)
 	if ctx.Err() != nil {
 		return ctx.Err() // the agent ends: it goes on reverting when it is back
 	}

@@ -36,7 +36,7 @@ func TestEveryFlippedBit(t *testing.T) {
 		if err := content.Close(); err != nil {
 			return err
 		}
-		_, err := decode(b, signed.SHA256, buildID, 1)
+		_, err := new(Executor).decode(b, signed.SHA256, buildID, 1)
 		return err
 	}
 	if err := take(artifact); err != nil {

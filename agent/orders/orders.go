@@ -48,7 +48,7 @@ type Executor struct {
 	// never held while something is waited for that is outside of this system:
 	// a slow platform or scanner must not keep new processes without patches.
 	mu       sync.Mutex
-	verified map[evidence]userspace.Patch
+	verified map[evidence]admitted
 	truth    []standing // of the last round
 }
 

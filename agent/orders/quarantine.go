@@ -32,11 +32,7 @@ func (x *Executor) Judge(ctx context.Context) {
 func (x *Executor) judge(ctx context.Context) (errs error) {
 	for _, record := range x.Store.Patches() {
 		for level := &record; level != nil; level = level.Previous {
-			raw, ok := hextext.Decode(level.Artifact)
-			if !ok || len(raw) != len(guard.Artifact{}) {
-				continue
-			}
-			reason := x.Guard.Guilty(guard.Artifact(raw))
+			reason := x.guilty(level.Artifact)
 			if _, known := x.Store.InQuarantine(level.Artifact); reason == "" || known {
 				continue
 			}
@@ -44,6 +40,15 @@ func (x *Executor) judge(ctx context.Context) (errs error) {
 		}
 	}
 	return errs
+}
+
+// guilty returns why the guard found an artifact guilty, "" when it did not.
+func (x *Executor) guilty(artifact string) string {
+	raw, ok := hextext.Decode(artifact)
+	if !ok || len(raw) != len(guard.Artifact{}) {
+		return ""
+	}
+	return x.Guard.Guilty(guard.Artifact(raw))
 }
 
 // condemn puts a patch into quarantine, durably, and then takes it off.
@@ -56,17 +61,17 @@ func (x *Executor) condemn(ctx context.Context, record state.Patch, newest bool,
 	}
 	if newest {
 		record.Phase = state.Reverting
-		_, done, gone := x.takeOff(ctx, record)
+		_, done, failed := x.takeOff(ctx, record)
 		if done {
 			x.Log(record.Path + " is off every process")
 		}
-		return errors.Join(err, gone)
+		return errors.Join(err, failed)
 	}
-	live, gone := x.stored(record)
-	if gone == nil {
-		_, gone = x.Engine.Revert(ctx, live)
+	p, failed := x.stored(record)
+	if failed == nil {
+		_, failed = p.revert(ctx)
 	}
-	return errors.Join(err, gone)
+	return errors.Join(err, failed)
 }
 
 // barred refuses a patch that is in quarantine here.
@@ -102,11 +107,12 @@ func (x *Executor) Look(ctx context.Context, pid int) {
 		if !ok || allowed.AllowsPatch(record.Path, record.BuildID) != nil {
 			continue
 		}
-		live, err := x.recheck(record)
-		if err != nil {
+		verified, err := x.recheck(record)
+		library, ok := verified.(userPatch)
+		if err != nil || !ok {
 			continue
 		}
-		results, err := x.Engine.ApplyTo(ctx, live, pid)
+		results, err := x.Engine.ApplyTo(ctx, library.patch, pid)
 		if err != nil {
 			continue
 		}

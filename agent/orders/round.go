@@ -8,7 +8,6 @@ import (
 	"livemend.dev/livemend/agent/localfiles"
 	"livemend.dev/livemend/agent/policy"
 	"livemend.dev/livemend/agent/state"
-	"livemend.dev/livemend/agent/userspace"
 	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/trust"
 	"livemend.dev/livemend/wire"
@@ -65,30 +64,30 @@ func (x *Executor) startReverting(record *state.Patch) error {
 // takeOff takes a patch that is being reverted off every process, then the
 // older levels that it was to replace. When done is false some process may still
 // run one of them, and the record stays for the next round.
-func (x *Executor) takeOff(ctx context.Context, record state.Patch) (results []userspace.Result, done bool, err error) {
+func (x *Executor) takeOff(ctx context.Context, record state.Patch) (places []place, done bool, err error) {
 	done = true
 	for level := &record; level != nil; level = level.Previous {
-		live, err := x.stored(*level)
+		p, err := x.stored(*level)
 		if err != nil {
-			return results, false, err
+			return places, false, err
 		}
-		some, err := x.Engine.Revert(ctx, live)
-		results = merge(results, some)
+		some, err := p.revert(ctx)
+		places = merge(places, some)
 		if err != nil {
-			return results, false, err
+			return places, false, err
 		}
 		if record.Previous != nil { // what one level cannot take off is the other's
-			if some, err = x.Engine.Status(ctx, live); err != nil {
-				return results, false, err
+			if some, err = p.status(ctx); err != nil {
+				return places, false, err
 			}
 		}
 		n := count(some)
 		done = done && n.live == 0 && n.stuck == 0
 	}
 	if !done {
-		return results, false, nil
+		return places, false, nil
 	}
-	return results, true, x.Store.RemovePatch(record.BuildID)
+	return places, true, x.Store.RemovePatch(record.BuildID)
 }
 
 // keep brings the processes to what the record says.
@@ -107,25 +106,25 @@ func (x *Executor) keep(ctx context.Context, record state.Patch, mayApply bool) 
 		if !ok {
 			return nil
 		}
-		live, err := x.recheck(record)
+		p, err := x.recheck(record)
 		if err != nil {
 			return err
 		}
-		results, err := x.Engine.Status(ctx, live)
+		places, err := p.status(ctx)
 		if err != nil {
 			return err
 		}
-		if count(results).others == 0 {
+		if count(places).others == 0 {
 			return x.forgetPrevious(record)
 		}
-		before := count(results).live
-		if results, err = x.Engine.Apply(ctx, live); err != nil {
+		before := count(places).live
+		if places, err = p.apply(ctx); err != nil {
 			return err
 		}
 		if err := x.judge(ctx); err != nil {
 			return err
 		}
-		if after := count(results).live; after > before {
+		if after := count(places).live; after > before {
 			x.Log(record.Path + ": applied to " + strconv.FormatInt(after-before, 10) + " more processes")
 		}
 	}
@@ -134,84 +133,84 @@ func (x *Executor) keep(ctx context.Context, record state.Patch, mayApply bool) 
 
 // recheck verifies an admitted patch from what is stored, expiry ignored: the
 // director's order for this system, the portal's entry, and their agreement.
-func (x *Executor) recheck(record state.Patch) (userspace.Patch, error) {
+func (x *Executor) recheck(record state.Patch) (admitted, error) {
 	if err := x.barred(record.Artifact); err != nil {
-		return userspace.Patch{}, err
+		return nil, err
 	}
 	director, err := x.directorRoot()
 	if err != nil {
-		return userspace.Patch{}, err
+		return nil, err
 	}
 	cache, err := x.cache()
 	if err != nil {
-		return userspace.Patch{}, err
+		return nil, err
 	}
 	rootBytes, err := cache.Load("root.json")
 	if err != nil {
-		return userspace.Patch{}, err
+		return nil, err
 	}
 	portal, err := trust.NewTrusted(rootBytes, trust.Ed25519())
 	if err != nil {
-		return userspace.Patch{}, err
+		return nil, err
 	}
 	key := evidence{record.Artifact, record.Manifest, record.Targets, director.Version, portal.Root().Version}
-	if live, ok := x.verified[key]; ok {
-		return live, nil
+	if known, ok := x.verified[key]; ok {
+		return known, nil
 	}
-	live, err := x.verifyAgain(record, director, portal)
+	verified, err := x.verifyAgain(record, director, portal)
 	if err == nil {
-		x.rememberAs(key, live)
+		x.rememberAs(key, verified)
 	}
-	return live, err
+	return verified, err
 }
 
-func (x *Executor) verifyAgain(record state.Patch, director *trust.DirectorRoot, portal *trust.Trusted) (live userspace.Patch, err error) {
+func (x *Executor) verifyAgain(record state.Patch, director *trust.DirectorRoot, portal *trust.Trusted) (_ admitted, err error) {
 	var artifact, manifest, targets []byte
 	for name, b := range map[string]*[]byte{record.Artifact: &artifact, record.Manifest: &manifest, record.Targets: &targets} {
 		if *b, err = x.Store.Object(name); err != nil {
-			return live, err
+			return nil, err
 		}
 	}
 	keys, err := x.Store.Keys()
 	if err != nil {
-		return live, err
+		return nil, err
 	}
 	enrolled, err := x.Store.Enrolment()
 	if err != nil {
-		return live, err
+		return nil, err
 	}
 	m, err := trust.RecallManifest(manifest, director, trust.Identity{SystemID: enrolled.SystemID, KeyHash: trust.HashKey(keys.IdentityPublic())})
 	if err != nil {
-		return live, err
+		return nil, err
 	}
 	if err := portal.RecallTargets(targets); err != nil {
-		return live, err
+		return nil, err
 	}
 	target, err := portal.Target(m.Path)
 	if err != nil {
-		return live, err
+		return nil, err
 	}
 	md, err := patch.ParseCustom(target.Custom)
 	if err != nil {
-		return live, err
+		return nil, err
 	}
 	if err := trust.Agree(m, target, md); err != nil {
-		return live, err
+		return nil, err
 	}
 	if m.SHA256 != record.Artifact || m.BuildID != record.BuildID || m.Path != record.Path {
-		return live, &trust.Refusal{What: "the agent's record of " + record.Path, Err: trust.ErrDisagree}
+		return nil, &trust.Refusal{What: "the agent's record of " + record.Path, Err: trust.ErrDisagree}
 	}
-	return decode(artifact, m.SHA256, m.BuildID, m.Level)
+	return x.decode(artifact, m.SHA256, m.BuildID, m.Level)
 }
 
 // stored returns an admitted patch without asking whether it would be admitted
 // today: enough for taking it off and for looking.
-func (x *Executor) stored(record state.Patch) (userspace.Patch, error) {
+func (x *Executor) stored(record state.Patch) (admitted, error) {
 	artifact, err := x.Store.Object(record.Artifact)
 	if err != nil {
-		return userspace.Patch{}, err
+		return nil, err
 	}
-	return decode(artifact, record.Artifact, record.BuildID, record.Level)
+	return x.decode(artifact, record.Artifact, record.BuildID, record.Level)
 }
 
 // directorRoot returns the director root in force.
@@ -251,11 +250,11 @@ func (x *Executor) renewEvidence(trusted *trust.Trusted, targets []byte) error {
 	return nil
 }
 
-func (x *Executor) rememberAs(key evidence, live userspace.Patch) {
+func (x *Executor) rememberAs(key evidence, verified admitted) {
 	if x.verified == nil || len(x.verified) > 2*len(x.Store.Patches())+8 {
-		x.verified = map[evidence]userspace.Patch{} // forget what is not in force any more
+		x.verified = map[evidence]admitted{} // forget what is not in force any more
 	}
-	x.verified[key] = live
+	x.verified[key] = verified
 }
 
 // forgetPrevious drops the older level of a patch that every process runs.
@@ -291,11 +290,11 @@ func (x *Executor) measureAndPublish(ctx context.Context) error {
 func (x *Executor) measure(ctx context.Context) (truth []standing) {
 	for _, record := range x.Store.Patches() {
 		s := standing{record: record}
-		live, err := x.stored(record)
+		p, err := x.stored(record)
 		if err == nil {
-			var results []userspace.Result
-			if results, err = x.Engine.Status(ctx, live); err == nil {
-				s.count = count(results)
+			var places []place
+			if places, err = p.status(ctx); err == nil {
+				s.count = count(places)
 			}
 		}
 		if err != nil {
