@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"io"
 
-	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/patch"
 )
 
@@ -66,33 +65,9 @@ func readBuildID(r io.ReaderAt) (id string, ok bool) {
 		if align != 8 {
 			align = 4
 		}
-		if id, ok := noteBuildID(section, align); ok {
-			return id, true
+		if id, ok := patch.NoteBuildID(section, align); ok {
+			return string(id), true
 		}
-	}
-	return "", false
-}
-
-// noteBuildID finds the GNU build-id among ELF notes whose parts are aligned to
-// align bytes.
-func noteBuildID(notes []byte, align uint64) (string, bool) {
-	le := binary.LittleEndian
-	for len(notes) >= 12 {
-		nameLen, descLen, kind := uint64(le.Uint32(notes)), uint64(le.Uint32(notes[4:])), le.Uint32(notes[8:])
-		desc := (12 + nameLen + align - 1) &^ (align - 1)
-		end := desc + descLen
-		if end > uint64(len(notes)) {
-			return "", false
-		}
-		if kind == 3 && nameLen == 4 && string(notes[12:16]) == "GNU\x00" {
-			id := hextext.Encode(notes[desc:end])
-			return id, patch.BuildID(id).Valid()
-		}
-		next := (end + align - 1) &^ (align - 1)
-		if next > uint64(len(notes)) {
-			return "", false
-		}
-		notes = notes[next:]
 	}
 	return "", false
 }

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/wire"
 )
 
@@ -66,8 +67,8 @@ func (c *Collector) Facts() (wire.Facts, error) {
 			f.OSVersion = value
 		}
 	}
-	if id, ok := noteBuildID([]byte(c.small("sys/kernel/notes")), 4); ok {
-		f.KernelID = id
+	if id, ok := patch.NoteBuildID([]byte(c.small("sys/kernel/notes")), 4); ok {
+		f.KernelID = string(id)
 	}
 	switch {
 	case f.Hostname == "":

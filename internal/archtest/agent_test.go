@@ -13,7 +13,7 @@ import (
 var linked = []string{
 	module + "/agent", module + "/channel", module + "/channel/slim", module + "/channel/http1",
 	module + "/cmd/livemend-agent", module + "/enrol", module + "/internal/cjson", module + "/internal/entropy", module + "/internal/hextext",
-	module + "/patch", module + "/patch/image", module + "/trust", module + "/trust/client", module + "/wire",
+	module + "/patch", module + "/patch/image", module + "/patch/module", module + "/trust", module + "/trust/client", module + "/wire",
 	"filippo.io/edwards25519", "golang.org/x/crypto", "golang.org/x/sys",
 }
 

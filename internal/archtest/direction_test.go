@@ -34,7 +34,7 @@ var layers = []struct {
 	{"domain, the platform's nouns", []string{"fleet"}},
 	{"domain, rules", []string{"scan", "coverage", "rollout", "access", "audit"}},
 	{"domain, trust", []string{"trust"}},
-	{"domain, contracts", []string{"wire", "enrol", "patch/image"}},
+	{"domain, contracts", []string{"wire", "enrol", "patch/image", "patch/module"}},
 	{"domain, patch", []string{"patch!"}},
 	{"ground", []string{"internal"}},
 }
