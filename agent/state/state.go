@@ -13,6 +13,7 @@
 //	bundle.json          what was pinned at enrolment
 //	director-root.json   the director root in force
 //	counter.json         counter of the last order
+//	intent.json          the kernel patch that has not proved itself yet
 //	patches.json         admitted patches and level floors
 //	objects/SHA256       artifacts and the signed files that name them
 //	results/NUMBER       sealed reports on their way
