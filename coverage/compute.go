@@ -221,10 +221,7 @@ func (c *computer) appliedTo(s subject, p place) (processes int64, by Patch) {
 		if !ok || string(candidate.Metadata.Target.BuildID) != p.id || !candidate.Metadata.Covers(patch.CVE(s.CVE)) {
 			continue
 		}
-		n := a.Processes
-		if p.kernel {
-			n = 1
-		}
+		n := a.Processes // 1 for the kernel
 		if n > processes || n == processes && by.Metadata != nil && candidate.Metadata.Level > by.Metadata.Level {
 			processes, by = n, candidate
 		}

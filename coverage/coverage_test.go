@@ -149,7 +149,7 @@ func TestKernel(t *testing.T) {
 	if diff := cmp.Diff(want, state()); diff != "" {
 		t.Errorf("not applied (-want +got):\n%s", diff)
 	}
-	in.Applied = []wire.Applied{{Path: kernelPatch().Path, Level: 1}}
+	in.Applied = []wire.Applied{{Path: kernelPatch().Path, Level: 1, Processes: 1}}
 	want["linux-image-6.1.0-47-amd64"] = coverage.LivePatched
 	if diff := cmp.Diff(want, state()); diff != "" {
 		t.Errorf("applied (-want +got):\n%s", diff)

@@ -14,6 +14,7 @@ umask 022
 root=$work/root
 install -D -m 0755 "$binary" "$root/usr/sbin/livemend-agent"
 install -D -m 0644 "$here/agent/livemend-agent.service" "$root/lib/systemd/system/livemend-agent.service"
+install -D -m 0644 "$here/agent/livemend-agent-boot.service" "$root/lib/systemd/system/livemend-agent-boot.service"
 install -D -m 0644 "$here/agent/livemend-agent.8" "$root/usr/share/man/man8/livemend-agent.8"
 gzip -9n "$root/usr/share/man/man8/livemend-agent.8"
 install -D -m 0644 "$here/agent/copyright" "$root/usr/share/doc/livemend-agent/copyright"

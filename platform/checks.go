@@ -17,6 +17,7 @@ import (
 	"livemend.dev/livemend/fleet"
 	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/patch/image"
+	"livemend.dev/livemend/patch/module"
 	"livemend.dev/livemend/store"
 	"livemend.dev/livemend/store/platformdb"
 	"livemend.dev/livemend/trust"
@@ -197,11 +198,7 @@ func (c *inspection) content(ctx context.Context, revert string) error {
 	if c.failure != "" && ctx.Err() != nil {
 		return ctx.Err()
 	}
-	structure := revert
-	if structure == "" && c.md != nil && c.md.Kind == patch.Kernel {
-		structure = "a kernel module: the agent checks it before loading"
-	}
-	c.run(checkStructure, structure, func() (string, error) { return c.structure(data) })
+	c.run(checkStructure, revert, func() (string, error) { return c.structure(data) })
 	c.run(checkScanner, none, func() (string, error) { return c.s.external(ctx, command, c.target) })
 	if c.failure == "" && revert == "" {
 		memo.key, memo.checks = key, append([]fleet.Check(nil), c.checks[start:]...)
@@ -220,6 +217,10 @@ func (c *inspection) structure(data []byte) (string, error) {
 				return "", fmt.Errorf("the scanner's content is not well-formed XML: %w", err)
 			}
 		}
+	}
+	if c.md.Kind == patch.Kernel {
+		m, err := module.For(data, c.md.Target)
+		return "live-patch module " + m.Name + " for " + m.Release + " " + m.Flags, err
 	}
 	file, err := image.Decode(data)
 	if err != nil {

@@ -34,8 +34,8 @@ type Patch struct {
 	BuildID string
 	Level   int64
 	Phase   string
-	Patched int64 // processes that run the patched code
-	Others  int64 // processes that map the library and do not
+	Patched int64 // processes that run the patched code; 1 for the running kernel
+	Others  int64 // processes that map the library and do not; 1 for the running kernel
 	CVEs    []string
 }
 
@@ -50,7 +50,8 @@ type Truth struct {
 	Time     time.Time
 	Patches  []Patch
 
-	Quarantined []wire.Quarantined
+	Quarantined  []wire.Quarantined
+	KernelHalted bool // no kernel patch is loaded until a person allows it
 }
 
 // Covered returns the vulnerabilities that every affected process is protected
@@ -135,7 +136,8 @@ func (t Truth) value() cjson.Value {
 		cjson.F("time", cjson.Int(t.Time.Unix())),
 		cjson.F("covered", cjson.Strings(t.Covered())),
 		cjson.F("patches", cjson.Array(patches...)),
-		cjson.F("quarantined", wire.QuarantinedValue(t.Quarantined)))
+		cjson.F("quarantined", wire.QuarantinedValue(t.Quarantined)),
+		cjson.F("kernel_halted", cjson.Bool(t.KernelHalted)))
 }
 
 // IsCovered reports whether the list below dir holds the vulnerability. A list

@@ -55,8 +55,8 @@ func (o *order) apply(ctx context.Context) error {
 	if err := trust.Agree(o.manifest, target, md); err != nil {
 		return err
 	}
-	if md.Kind != patch.User || md.Target.Arch != runtime.GOARCH {
-		return refused(classKind, "this agent cannot apply a patch of this kind or for this architecture")
+	if md.Target.Arch != runtime.GOARCH {
+		return refused(classKind, "the patch is for another architecture")
 	}
 	if floor := o.x.Store.Floor(o.manifest.BuildID); o.manifest.Level < floor {
 		return &trust.Refusal{What: "patch level " + strconv.FormatInt(o.manifest.Level, 10), Err: trust.ErrRollback,
@@ -70,7 +70,7 @@ func (o *order) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := o.x.decode(artifact, o.manifest.SHA256, o.manifest.BuildID, o.manifest.Level)
+	p, err := o.x.decode(o.manifest.Path, artifact, o.manifest.SHA256, md.Target, o.manifest.Level)
 	if err != nil {
 		return err
 	}
@@ -91,6 +91,7 @@ func (o *order) apply(ctx context.Context) error {
 	n := count(places)
 	o.changed = n.live > 0
 	if err != nil && n.live == 0 {
+		o.changed = !undone(err)
 		return errors.Join(&refusal{classEngine, err}, o.x.unstage(record))
 	}
 	if err != nil { // some processes have it: the rest is tried again

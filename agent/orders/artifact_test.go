@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"testing"
 
+	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/patch/image"
 	"livemend.dev/livemend/trust"
 )
@@ -36,7 +37,7 @@ func TestEveryFlippedBit(t *testing.T) {
 		if err := content.Close(); err != nil {
 			return err
 		}
-		_, err := new(Executor).decode(b, signed.SHA256, buildID, 1)
+		_, err := new(Executor).decode(signed.Path, b, signed.SHA256, patch.Target{BuildID: buildID}, 1)
 		return err
 	}
 	if err := take(artifact); err != nil {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"livemend.dev/livemend/agent/guard"
+	"livemend.dev/livemend/agent/kernel"
 	"livemend.dev/livemend/agent/policy"
 	"livemend.dev/livemend/agent/scanner"
 	"livemend.dev/livemend/agent/state"
@@ -34,7 +35,8 @@ import (
 type Executor struct {
 	Store      *state.Store
 	Engine     *userspace.Engine
-	Guard      *guard.Guard // the engine's
+	Kernel     *kernel.Keeper // its Store is this one; nil where the kernel cannot be patched
+	Guard      *guard.Guard   // the engine's
 	Scanner    scanner.Runner
 	PolicyPath string           // see package policy
 	RunDir     string           // see package localfiles
@@ -209,7 +211,7 @@ func (o *order) refuse(ctx context.Context, err error) {
 	switch {
 	case o.changed:
 		o.report.Outcome = wire.Partial
-		o.report.Text += "; processes may have been changed, see each of them: correct the cause and give the order again"
+		o.report.Text += "; something may have been changed, see what is in force: correct the cause and give the order again"
 	case !strings.Contains(o.report.Text, "nothing was changed"):
 		o.report.Text += "; nothing was changed"
 	}

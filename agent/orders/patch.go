@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"strconv"
 
+	"livemend.dev/livemend/agent/kernel"
 	"livemend.dev/livemend/agent/userspace"
 	"livemend.dev/livemend/internal/hextext"
+	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/patch/image"
 	"livemend.dev/livemend/wire"
 )
@@ -57,18 +59,27 @@ func (u userPatch) account(outcome wire.Outcome, n counts) string {
 	return "every process that has the library mapped is patched: " + strconv.FormatInt(n.live, 10)
 }
 
-// decode makes an admitted patch of an artifact that is signed already.
-func (x *Executor) decode(artifact []byte, sum, buildID string, level int64) (admitted, error) {
+// decode makes an admitted patch of an artifact that is signed already. target
+// is what its metadata says that it is for; of a stored one that is only to be
+// taken off, or looked at, the build-id is enough.
+func (x *Executor) decode(path string, artifact []byte, sum string, target patch.Target, level int64) (admitted, error) {
 	raw, ok := hextext.Decode(sum)
 	if !ok || len(raw) != sha256.Size {
 		return nil, refused("malformed", "the hash of the patch is no hash")
+	}
+	hash := [sha256.Size]byte(raw)
+	if isKernel(path) {
+		if x.Kernel == nil {
+			return nil, refused(classEngine, "this agent cannot load kernel patches here, its log says why")
+		}
+		return kernelPatch{x.Kernel, kernel.Patch{Module: artifact, SHA256: hash, Target: target, Level: level}, path}, nil
 	}
 	file, err := image.Decode(artifact)
 	if err != nil {
 		return nil, &refusal{classImage, err}
 	}
-	if string(file.BuildID) != buildID {
+	if file.BuildID != target.BuildID {
 		return nil, refused(classTarget, "the patch was linked for another build of the library")
 	}
-	return userPatch{x.Engine, userspace.Patch{File: file, SHA256: [sha256.Size]byte(raw), Level: level}}, nil
+	return userPatch{x.Engine, userspace.Patch{File: file, SHA256: hash, Level: level}}, nil
 }

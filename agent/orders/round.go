@@ -200,7 +200,7 @@ func (x *Executor) verifyAgain(record state.Patch, director *trust.DirectorRoot,
 	if m.SHA256 != record.Artifact || m.BuildID != record.BuildID || m.Path != record.Path {
 		return nil, &trust.Refusal{What: "the agent's record of " + record.Path, Err: trust.ErrDisagree}
 	}
-	return x.decode(artifact, m.SHA256, m.BuildID, m.Level)
+	return x.decode(m.Path, artifact, m.SHA256, md.Target, m.Level)
 }
 
 // stored returns an admitted patch without asking whether it would be admitted
@@ -210,7 +210,7 @@ func (x *Executor) stored(record state.Patch) (admitted, error) {
 	if err != nil {
 		return nil, err
 	}
-	return x.decode(artifact, record.Artifact, record.BuildID, record.Level)
+	return x.decode(record.Path, artifact, record.Artifact, patch.Target{BuildID: patch.BuildID(record.BuildID)}, record.Level)
 }
 
 // directorRoot returns the director root in force.
@@ -316,6 +316,12 @@ func (x *Executor) publish() error {
 		t.Patches = append(t.Patches, s.local())
 	}
 	t.Quarantined = x.Store.Quarantines()
+	if x.Kernel != nil {
+		var err error
+		if t.KernelHalted, err = x.Kernel.Halted(); err != nil {
+			return err
+		}
+	}
 	return localfiles.Write(x.RunDir, t)
 }
 

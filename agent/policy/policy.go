@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 
 	"livemend.dev/livemend/internal/cjson"
 	"livemend.dev/livemend/wire"
@@ -21,8 +22,9 @@ import (
 const Path = "/etc/livemend/policy.json"
 
 const (
-	maxFile = 64 << 10
-	maxList = 1000
+	maxFile  = 64 << 10
+	maxList  = 1000
+	maxNudge = 3600 // seconds
 )
 
 // ErrPolicy is wrapped by every error of this package.
@@ -36,6 +38,11 @@ type Policy struct {
 	Apply    bool     // live patches may be applied; they may always be taken off
 	Scanners []string // that may be started
 	Deny     []string // target paths and build-ids that are never patched
+
+	// What the agent may do by itself about tasks that keep a kernel patch from
+	// coming into force. Both are read when the agent starts.
+	KernelNudge time.Duration // when it stops and continues them; 0 for never
+	KernelForce bool          // switch without waiting for them any longer; nothing is unloaded before a restart then
 }
 
 // Default is the policy of a server without a file.
@@ -91,8 +98,16 @@ func Parse(b []byte) (Policy, error) {
 			p.Scanners = c.Texts(m.Name, maxList, wire.MaxID)
 		case "deny":
 			p.Deny = c.Texts(m.Name, maxList, wire.MaxMessage)
+		case "kernel_nudge_seconds":
+			n := c.Int(m.Name)
+			if n < 0 || n > maxNudge {
+				return Policy{}, bad("kernel_nudge_seconds is not between 0 and 3600")
+			}
+			p.KernelNudge = time.Duration(n) * time.Second
+		case "kernel_force":
+			p.KernelForce = c.Bool(m.Name)
 		default:
-			return Policy{}, bad("the field " + m.Name + " is not known; known are apply, scanners and deny")
+			return Policy{}, bad("the field " + m.Name + " is not known; known are apply, scanners, deny, kernel_nudge_seconds and kernel_force")
 		}
 	}
 	if err := c.Err(); err != nil {

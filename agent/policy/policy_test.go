@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+	"time"
 
 	"livemend.dev/livemend/agent/policy"
 )
@@ -17,13 +18,14 @@ func TestParse(t *testing.T) {
 	}{
 		{`{}`, policy.Default()},
 		{`{"apply":false}`, policy.Policy{Scanners: []string{"openscap"}}},
+		{`{"kernel_nudge_seconds":5,"kernel_force":true}`, policy.Policy{Apply: true, Scanners: []string{"openscap"}, KernelNudge: 5 * time.Second, KernelForce: true}},
 		{`{"scanners":[],"deny":["a","b"]}`, policy.Policy{Apply: true, Scanners: []string{}, Deny: []string{"a", "b"}}},
 	} {
 		if got, err := policy.Parse([]byte(tt.in)); err != nil || !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("Parse(%s) = %+v, %v, want %+v", tt.in, got, err, tt.want)
 		}
 	}
-	for _, bad := range []string{``, `[]`, `{"apply":1}`, `{"aply":false}`, `{"scanners":"openscap"}`, `{"deny":[],"deny":[]}`} {
+	for _, bad := range []string{``, `[]`, `{"apply":1}`, `{"aply":false}`, `{"scanners":"openscap"}`, `{"deny":[],"deny":[]}`, `{"kernel_nudge_seconds":-1}`, `{"kernel_nudge_seconds":3601}`, `{"kernel_force":1}`} {
 		got, err := policy.Parse([]byte(bad))
 		if !errors.Is(err, policy.ErrPolicy) {
 			t.Errorf("Parse(%s) = %v, want ErrPolicy", bad, err)

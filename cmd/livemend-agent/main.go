@@ -28,6 +28,8 @@ const usage = `livemend-agent: live patches for this server
   livemend-agent status                what is live-patched here
   livemend-agent is-covered CVE        exit 0 when every process is protected
   livemend-agent policy check          read the local policy and say what it allows
+  livemend-agent boot                  load kernel patches that proved themselves
+  livemend-agent kernel allow          load kernel patches again after crashes
   livemend-agent version
 
   --state DIR    where the agent keeps its state   (/var/lib/livemend)
@@ -76,6 +78,10 @@ func command(ctx context.Context, args []string) error {
 		return statusCommand(o)
 	case name == "is-covered" && len(words) == 2:
 		return coveredCommand(o, words[1])
+	case name == "boot" && len(words) == 1:
+		return bootCommand(ctx, o)
+	case name == "kernel" && len(words) == 2 && words[1] == "allow":
+		return allowCommand(o)
 	case name == "policy" && len(words) == 2 && words[1] == "check":
 		return policyCommand(o)
 	case name == "version" && len(words) == 1:

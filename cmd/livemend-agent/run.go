@@ -6,12 +6,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"livemend.dev/livemend/agent/guard"
 	"livemend.dev/livemend/agent/inventory"
+	"livemend.dev/livemend/agent/kernel"
 	"livemend.dev/livemend/agent/link"
 	"livemend.dev/livemend/agent/localfiles"
 	"livemend.dev/livemend/agent/orders"
@@ -20,6 +22,7 @@ import (
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/agent/userspace"
 	"livemend.dev/livemend/agent/watch"
+	"livemend.dev/livemend/wire"
 )
 
 func runCommand(ctx context.Context, o options) error {
@@ -33,24 +36,110 @@ func runCommand(ctx context.Context, o options) error {
 	}
 	look := inventory.New()
 	judge := guard.New(0)
-	executor := &orders.Executor{
-		Store: store, Engine: userspace.New(userspace.Options{Guard: judge}), Guard: judge, Scanner: scanner.Runner{Dir: o.run},
-		PolicyPath: o.policy, RunDir: o.run, BootID: look.BootID(), Now: time.Now, Log: log,
-	}
+	condemned := make(chan struct{}, 1)
+	keeper := startKeeper(ctx, o, store, func(wire.Quarantined) {
+		select {
+		case condemned <- struct{}{}:
+		default:
+		}
+	})
+	executor := newExecutor(o, store, look, judge, keeper)
 	agent := link.Agent{
 		Version: version, Store: store, Inventory: look, Every: o.every, Log: log, Orders: executor,
 		Events: func(ctx context.Context, scan func()) {
+			var running sync.WaitGroup
+			defer running.Wait()
+			if keeper != nil {
+				running.Go(func() { keeper.Run(ctx) })
+				running.Go(func() {
+					for {
+						select {
+						case <-condemned:
+							scan()
+						case <-ctx.Done():
+							return
+						}
+					}
+				})
+			}
 			w := watch.Watcher{Guard: judge, Libraries: executor.Libraries, Look: executor.Look, Judge: executor.Judge, Scan: scan, Log: log}
 			w.Run(ctx)
 		},
 	}
 	log("livemend-agent " + version + " started")
 	err = agent.Run(ctx)
+	if keeper != nil {
+		err = errors.Join(err, keeper.Stop())
+	}
 	if errors.Is(err, context.Canceled) {
 		log("livemend-agent ended; live patches stay in force")
 		err = nil
 	}
 	return errors.Join(err, store.Close())
+}
+
+// newExecutor wires what carries out orders. judge and keeper may be nil for what
+// patches no processes, or no kernel.
+func newExecutor(o options, store *state.Store, look *inventory.Collector, judge *guard.Guard, keeper *kernel.Keeper) *orders.Executor {
+	return &orders.Executor{
+		Store: store, Engine: userspace.New(userspace.Options{Guard: judge}), Guard: judge, Kernel: keeper, Scanner: scanner.Runner{Dir: o.run},
+		PolicyPath: o.policy, RunDir: o.run, BootID: look.BootID(), Now: time.Now, Log: log,
+	}
+}
+
+// startKeeper returns the keeper of kernel patches, nil where the kernel cannot
+// be told apart from others or the state says nothing: nothing is loaded then.
+func startKeeper(ctx context.Context, o options, store *state.Store, condemned func(wire.Quarantined)) *kernel.Keeper {
+	allowed, err := policy.Load(o.policy)
+	if err != nil { // orders say so, too; what it would permit is not permitted
+		log(err.Error())
+	}
+	k := &kernel.Keeper{
+		Engine: kernel.New(kernel.Options{RunDir: o.run, NudgeAfter: allowed.KernelNudge, Force: allowed.KernelForce}),
+		Store:  store, Now: time.Now, Log: log, Condemned: condemned,
+	}
+	if err := k.Start(ctx); err != nil {
+		log("kernel patches are not loaded: " + err.Error())
+		return nil
+	}
+	return k
+}
+
+// bootCommand loads kernel patches early, before there is a network. What was
+// on probation when the system was shut down waits for the running agent.
+func bootCommand(ctx context.Context, o options) error {
+	unix.Umask(0o022)
+	store, err := state.Open(o.state)
+	if err != nil {
+		return err
+	}
+	defer store.Close() // what was written is durable
+	inDoubt, err := store.Intent()
+	if err != nil {
+		return err
+	}
+	keeper := startKeeper(ctx, o, store, nil)
+	if keeper == nil {
+		return errors.New("no kernel patch was loaded")
+	}
+	return newExecutor(o, store, inventory.New(), guard.New(0), keeper).Boot(ctx, inDoubt)
+}
+
+// allowCommand is how a person ends a halt.
+func allowCommand(o options) error {
+	store, err := state.Open(o.state)
+	if errors.Is(err, state.ErrInUse) {
+		return errors.New("the agent is running; nothing was changed: stop it, give this command again, and start it")
+	}
+	if err != nil {
+		return err
+	}
+	k := kernel.Keeper{Store: store, Now: time.Now, Log: log}
+	if err := k.Clear(); err != nil {
+		return errors.Join(err, store.Close())
+	}
+	say(os.Stdout, "kernel patches are loaded again; those in quarantine are not\n")
+	return store.Close()
 }
 
 // statusCommand shows the file that the running agent writes: it needs no
@@ -76,7 +165,7 @@ func coveredCommand(o options, cve string) error {
 		say(os.Stdout, cve+" is not covered by a live patch on this server\n")
 		return exit(1)
 	}
-	say(os.Stdout, cve+" is covered: every process that has the library mapped runs the patched code\n")
+	say(os.Stdout, cve+" is covered: whatever has the flaw in memory here runs the patched code\n")
 	return nil
 }
 
@@ -91,6 +180,12 @@ func policyCommand(o options) error {
 	}
 	for _, name := range p.Deny {
 		say(os.Stdout, "never patched: "+name+"\n")
+	}
+	if p.KernelNudge > 0 {
+		say(os.Stdout, "tasks that hold a kernel patch up are stopped and continued after "+p.KernelNudge.String()+"\n")
+	}
+	if p.KernelForce {
+		say(os.Stdout, "kernel patches are forced when tasks hold them up\n")
 	}
 	return nil
 }

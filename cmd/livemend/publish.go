@@ -17,6 +17,7 @@ import (
 	"livemend.dev/livemend/internal/cjson"
 	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/patch/image"
+	"livemend.dev/livemend/patch/module"
 	"livemend.dev/livemend/portal/client"
 	"livemend.dev/livemend/trust"
 	trustclient "livemend.dev/livemend/trust/client"
@@ -68,8 +69,9 @@ func (c *patchPublish) Run(ctx context.Context, k *kong.Kong) error {
 
 // checkArtifact refuses to sign a patch that no agent would take.
 func checkArtifact(artifact []byte, md *patch.Metadata) error {
-	if md.Kind != patch.User {
-		return nil // a kernel module; the kernel's own checks come with loading
+	if md.Kind == patch.Kernel {
+		_, err := module.For(artifact, md.Target)
+		return err
 	}
 	file, err := image.Decode(artifact)
 	if err != nil {

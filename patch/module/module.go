@@ -76,6 +76,22 @@ const nameAt = 24
 
 const signatureMark = "~Module signature appended~\n"
 
+// For reads a module that is to be a live patch for target, and refuses one that
+// is none or was built for another kernel. Which kernel of that release it is for
+// only the target's build-id tells.
+func For(b []byte, target patch.Target) (Module, error) {
+	m, err := Read(b)
+	switch {
+	case err != nil:
+		return m, err
+	case !m.Livepatch:
+		return m, &Error{ErrFact, "it is no live patch"}
+	case m.Release != target.Release || m.Arch != target.Arch:
+		return m, &Error{ErrFact, "it was built for kernel " + m.Release + " on " + m.Arch + ", its metadata says " + target.Release + " on " + target.Arch}
+	}
+	return m, nil
+}
+
 // Read reads a module.
 func Read(b []byte) (Module, error) {
 	if len(b) > MaxSize {

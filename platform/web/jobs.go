@@ -149,6 +149,9 @@ func failedCheck(checks []fleet.Check) bool {
 
 // processesInWords sums up what a task did to processes.
 func processesInWords(processes []fleet.Process) string {
+	if len(processes) == 1 && processes[0].PID == 0 {
+		return "The running kernel"
+	}
 	var done, longest int64
 	for _, p := range processes {
 		if p.Outcome == string(wire.Done) {
@@ -156,7 +159,7 @@ func processesInWords(processes []fleet.Process) string {
 		}
 		longest = max(longest, p.StopNS)
 	}
-	words := thousands(done) + " of " + counted(int64(len(processes)), "process", "processes") + " done"
+	words := "Processes: " + thousands(done) + " of " + counted(int64(len(processes)), "process", "processes") + " done"
 	if longest > 0 {
 		words += ", longest stop " + stopTime(longest)
 	}

@@ -1,11 +1,13 @@
 package web
 
 import (
+	"strings"
 	"time"
 
 	"livemend.dev/livemend/access"
 	"livemend.dev/livemend/coverage"
 	"livemend.dev/livemend/fleet"
+	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/platform"
 )
 
@@ -136,6 +138,9 @@ func (d serverView) library(a fleet.Applied) string {
 			return l.Path
 		}
 	}
+	if isKernel(a.Path) {
+		return "kernel " + d.Kernel
+	}
 	return a.Path
 }
 
@@ -224,4 +229,26 @@ func (s *site) decideEnrolment(v *visit) error {
 	}
 	s.sendTo(v, "/servers")
 	return nil
+}
+
+// isKernel reports whether a patch is for a kernel.
+func isKernel(path string) bool { return strings.HasPrefix(path, string(patch.Kernel)+"/") }
+
+// inForceIn says where on a server a patch is in force.
+func inForceIn(a fleet.Applied) string {
+	switch {
+	case !isKernel(a.Path):
+		return counted(a.Processes, "process", "processes")
+	case a.Processes == 0:
+		return "a kernel that is not running now"
+	}
+	return "the running kernel"
+}
+
+// whatOf names what a patch was taken off.
+func whatOf(path string) string {
+	if isKernel(path) {
+		return "the kernel"
+	}
+	return "every process"
 }

@@ -1,0 +1,142 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"livemend.dev/livemend/agent/kernel"
+	"livemend.dev/livemend/agent/kernel/intent"
+	"livemend.dev/livemend/agent/policy"
+	"livemend.dev/livemend/agent/state"
+	"livemend.dev/livemend/patch"
+	"livemend.dev/livemend/wire"
+)
+
+// kernelPatch is a patch for the running kernel, which is one place. Where
+// another kernel runs, there is none.
+type kernelPatch struct {
+	keeper *kernel.Keeper
+	patch  kernel.Patch
+	path   string
+}
+
+func (k kernelPatch) apply(ctx context.Context) ([]place, error) {
+	running, err := kernel.Running("/")
+	if err != nil {
+		return nil, err
+	}
+	if running.BuildID != k.patch.Target.BuildID {
+		return nil, nil
+	}
+	result, err := k.keeper.Apply(ctx, k.patch, k.path)
+	if err != nil {
+		return nil, err
+	}
+	p := k.place(live, wire.Done)
+	switch {
+	case result.Forced:
+		p.Reason = "some tasks were forced over, so nothing is unloaded before the next restart: " + names(result.Tasks)
+	case result.Nudged > 0:
+		p.Reason = strconv.Itoa(result.Nudged) + " tasks were stopped and continued, so that they leave the old functions"
+	case result.Outcome == kernel.Already:
+		p.Reason = "had the patch already"
+	default:
+		p.Reason = "loaded and switched in " + result.Took.Round(time.Millisecond).String()
+	}
+	p.Reason = clip(p.Reason, wire.MaxMessage)
+	return []place{p}, nil
+}
+
+func (k kernelPatch) revert(ctx context.Context) ([]place, error) {
+	result, err := k.keeper.Revert(ctx, k.patch)
+	if err != nil {
+		return nil, err
+	}
+	if result.Outcome == kernel.Reverted {
+		return []place{k.place(reverted, wire.Done)}, nil
+	}
+	return k.status(ctx)
+}
+
+func (k kernelPatch) status(context.Context) ([]place, error) {
+	running, err := kernel.Running("/")
+	if err != nil {
+		return nil, err
+	}
+	on, err := k.keeper.Engine.IsApplied(k.patch)
+	switch {
+	case err != nil:
+		return nil, err
+	case on:
+		return []place{k.place(live, wire.Done)}, nil
+	case running.BuildID != k.patch.Target.BuildID:
+		return nil, nil
+	}
+	return []place{k.place(old, wire.Nothing)}, nil
+}
+
+func (k kernelPatch) place(c condition, outcome wire.Outcome) place {
+	return place{ProcessResult: wire.ProcessResult{Command: "kernel", Outcome: outcome}, condition: c}
+}
+
+func (k kernelPatch) account(outcome wire.Outcome, _ counts) string {
+	if outcome == wire.Nothing {
+		return "another kernel is running; the patch is loaded when its kernel is"
+	}
+	return "the running kernel is patched"
+}
+
+func names(tasks []kernel.Task) string {
+	var words []string
+	for _, t := range tasks {
+		words = append(words, t.Command+" ("+strconv.Itoa(t.PID)+")")
+	}
+	return strings.Join(words, ", ")
+}
+
+// isKernel reports whether a target path names a kernel patch.
+func isKernel(path string) bool { return strings.HasPrefix(path, string(patch.Kernel)+"/") }
+
+// undone reports whether an engine's error means that all is as it was.
+func undone(err error) bool {
+	return !errors.Is(err, kernel.ErrOops) && !errors.Is(err, kernel.ErrHung) && !errors.Is(err, kernel.ErrStuck)
+}
+
+// Boot loads the kernel patches that proved themselves, from what is stored and
+// verified again. It is for the time before the network is there, and needs
+// none. One that was on probation when the system was shut down has to wait for
+// Round. The Keeper must have been started with inDoubt, what it found before.
+func (x *Executor) Boot(ctx context.Context, inDoubt intent.Record) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	allowed, err := policy.Load(x.PolicyPath)
+	if err != nil {
+		return err
+	}
+	var errs error
+	for _, record := range x.Store.Patches() {
+		record, ok := kept(record)
+		if !ok || !isKernel(record.Path) || record.Artifact == inDoubt.SHA256 || allowed.AllowsPatch(record.Path, record.BuildID) != nil {
+			continue
+		}
+		if err := x.load(ctx, record); err != nil {
+			errs = errors.Join(errs, errors.New(record.Path+": "+err.Error()))
+		}
+	}
+	return errors.Join(errs, x.measureAndPublish(ctx))
+}
+
+func (x *Executor) load(ctx context.Context, record state.Patch) error {
+	p, err := x.recheck(record)
+	if err != nil {
+		return err
+	}
+	places, err := p.apply(ctx)
+	if err == nil && count(places).live > 0 {
+		x.Log(record.Path + ": " + places[0].Reason)
+	}
+	return err
+}
