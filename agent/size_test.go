@@ -8,10 +8,6 @@ import (
 	"testing"
 )
 
-// maxPacked bounds the agent's program as its package packs it, in bytes. The
-// package itself may have 1,000,000.
-const maxPacked = 1_000_000
-
 // flags are those that the package is built with.
 var flags = []string{"-trimpath", "-gcflags=all=-l", "-gcflags=crypto/...=", "-gcflags=filippo.io/...=", "-gcflags=golang.org/x/crypto/...="}
 
@@ -50,19 +46,5 @@ func TestNothingHeavyIsLinked(t *testing.T) {
 				t.Errorf("the agent links %s", name)
 			}
 		}
-	}
-}
-
-func TestPackedSize(t *testing.T) {
-	if _, err := exec.LookPath("xz"); err != nil {
-		t.Skip("xz is not installed: install xz-utils to run this")
-	}
-	packed, err := exec.CommandContext(t.Context(), "xz", "-9e", "-c", build(t, "agent", "-ldflags=-s -w")).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("the agent packed: %d bytes", len(packed))
-	if len(packed) > maxPacked {
-		t.Errorf("the agent packed has %d bytes, %d too many: look at what grew with go tool nm -size -sort size", len(packed), len(packed)-maxPacked)
 	}
 }
