@@ -172,7 +172,7 @@ func (c *computer) judge(row *Row, p place, fix patch.Fix, best *Patch, refused 
 		row.Reason = fmt.Sprintf("patch %s level %d is applied to %s (build-id %s)", m.ID, m.Level, where(p), p.id)
 	case c.fixedOnDisk(row.Component, fix):
 		row.State = FixedOnDisk
-		row.Reason = fmt.Sprintf("the package on disk has the fix, but %s (build-id %s) is still in use by %s", what, p.id, count(p.processes-row.Patched))
+		row.Reason = fmt.Sprintf("the package on disk has the fix, but %s (build-id %s) is still in use%s", what, p.id, by(p, p.processes-row.Patched))
 		if !offered && refused != "" {
 			row.Reason += "; its live patch is not offered: " + refused
 		}
@@ -181,7 +181,7 @@ func (c *computer) judge(row *Row, p place, fix patch.Fix, best *Patch, refused 
 		row.Reason = fmt.Sprintf("patch %s is applied to %d of %s that map %s (build-id %s)", level.Metadata.ID, row.Patched, count(p.processes), what, p.id)
 	case offered:
 		row.State = Available
-		row.Reason = fmt.Sprintf("patch %s level %d fits %s (build-id %s), in use by %s", best.Metadata.ID, best.Metadata.Level, what, p.id, count(p.processes))
+		row.Reason = fmt.Sprintf("patch %s level %d fits %s (build-id %s), in use%s", best.Metadata.ID, best.Metadata.Level, what, p.id, by(p, p.processes))
 	default:
 		row.State = Vulnerable
 		row.Reason = fmt.Sprintf("%s (build-id %s) has the flaw, and its live patch is not offered: %s", what, p.id, refused)
@@ -290,6 +290,14 @@ func (c *computer) patchExists(s subject) bool {
 		}
 	}
 	return false
+}
+
+// by says who uses what lies at a place: nobody but itself in the kernel's case.
+func by(p place, n int64) string {
+	if p.kernel {
+		return ""
+	}
+	return " by " + count(n)
 }
 
 func where(p place) string {

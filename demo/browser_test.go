@@ -20,7 +20,7 @@ func TestInTheBrowser(t *testing.T) {
 	if tr.portal, err = tr.stage.StartPortal(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if tr.platform, err = tr.stage.StartPlatform(ctx, tr.portal); err != nil {
+	if tr.platform, err = tr.stage.StartPlatform(ctx, tr.portal, ""); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range []func(context.Context) (string, error){tr.startHosts, tr.publish} {

@@ -23,7 +23,7 @@ func (t *tour) startServices(ctx context.Context) (string, error) {
 	if t.portal, err = t.stage.StartPortal(ctx); err != nil {
 		return "", err
 	}
-	if t.platform, err = t.stage.StartPlatform(ctx, t.portal); err != nil {
+	if t.platform, err = t.stage.StartPlatform(ctx, t.portal, ""); err != nil {
 		return "", err
 	}
 	if t.console, err = stage.SignIn(ctx, t.platform.URL, "admin", t.platform.OneTime, t.password); err != nil {

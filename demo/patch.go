@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"livemend.dev/livemend/coverage"
+	"livemend.dev/livemend/demo/evidence"
 	"livemend.dev/livemend/demo/sample"
 	"livemend.dev/livemend/demo/stage"
 	"livemend.dev/livemend/fleet"
@@ -91,7 +93,10 @@ func (t *tour) signatures(ctx context.Context) (string, error) {
 // verified checks the agents' metadata again, with the product's verifier and
 // the roots that the trust digest pins, and that one changed bit is refused.
 func (t *tour) verified(context.Context) (string, error) {
-	return t.each(func(h *stage.Host) (string, error) { return verifyAgent(h, t.byKey.TrustDigest, t.patch) })
+	return t.each(func(h *stage.Host) (string, error) {
+		read := func(path string) ([]byte, error) { return os.ReadFile(h.Path(path)) }
+		return evidence.Agent(read, stage.AgentState, t.byKey.TrustDigest, t.patch)
+	})
 }
 
 // applied reads the truth from the processes themselves.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -75,21 +76,43 @@ func (s *Stage) credential(ctx context.Context, p *Portal, name string, more ...
 	return file, os.WriteFile(file, []byte(fields[len(fields)-1]+"\n"), 0o600)
 }
 
-// StartPlatform runs the director's key ceremony and starts the platform.
-func (s *Stage) StartPlatform(ctx context.Context, p *Portal) (*Platform, error) {
+// StartPlatform runs the director's key ceremony and starts the platform. Servers
+// that do not share this machine's network see the machine at the address
+// seenAt; it is empty when they do.
+func (s *Stage) StartPlatform(ctx context.Context, p *Portal, seenAt string) (*Platform, error) {
 	m := &Platform{data: s.path("platform")}
 	director := s.path("director")
 	if _, err := s.Livemend(ctx, "director", "init", director); err != nil {
 		return nil, err
 	}
-	program, url, err := s.serve(ctx, "platform", "platform", "serve", "--data", m.data, "--listen", "127.0.0.1:0",
-		"--portal", p.URL, "--credential-file", p.partnerFile, "--director", director, "--packages", s.options.Packages)
+	args := []string{"platform", "serve", "--data", m.data, "--portal", p.URL, "--credential-file", p.partnerFile,
+		"--director", director, "--packages", s.options.Packages}
+	if seenAt == "" {
+		args = append(args, "--listen", "127.0.0.1:0")
+	} else {
+		port, err := freePort(ctx)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "--listen", "127.0.0.1:"+port, "--public-url", "http://"+net.JoinHostPort(seenAt, port))
+	}
+	program, url, err := s.serve(ctx, "platform", args...)
 	if err != nil {
 		return nil, err
 	}
 	m.URL = url
 	m.OneTime, err = program.Line(ctx, "platform: administrator admin, one-time password ")
 	return m, err
+}
+
+// freePort returns a port that nobody has at the moment.
+func freePort(ctx context.Context) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return port, errors.Join(err, l.Close())
 }
 
 // Publish signs files and puts them into the portal's repository, as the vendor.

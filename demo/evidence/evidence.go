@@ -1,24 +1,27 @@
-package main
+// Package evidence checks for a demonstration what an agent holds, with the
+// product's verifier and nothing of the agent's own.
+//
+// It reads files and says what is true of them; it must not talk to any of the
+// product's programs.
+package evidence
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
 	"time"
 
-	"livemend.dev/livemend/demo/stage"
 	"livemend.dev/livemend/fleet"
 	"livemend.dev/livemend/trust"
 	"livemend.dev/livemend/trust/client"
 )
+
+// Read returns the content of an agent's file.
+type Read func(path string) ([]byte, error)
 
 // stored is a copy of what an agent believes, that can be damaged.
 type stored map[string][]byte
@@ -37,10 +40,11 @@ func (s stored) Store(name string, b []byte) error {
 	return nil
 }
 
-// verifyAgent verifies again what an agent has stored, from the pinned digest
-// to the patch, and sees one changed bit refused in each file.
-func verifyAgent(h *stage.Host, digest string, p fleet.Patch) (string, error) {
-	text, err := os.ReadFile(h.Path(filepath.Join(stage.AgentState, "bundle.json")))
+// Agent verifies again what an agent has stored below folder, from the pinned
+// digest to the patch, sees one changed bit refused in each file, and returns
+// that in words.
+func Agent(read Read, folder, digest string, p fleet.Patch) (string, error) {
+	text, err := read(path.Join(folder, "bundle.json"))
 	if err != nil {
 		return "", err
 	}
@@ -51,11 +55,11 @@ func verifyAgent(h *stage.Host, digest string, p fleet.Patch) (string, error) {
 	if bundle.Digest() != digest {
 		return "", fmt.Errorf("the agent's roots have digest %s, the install command pinned %s", bundle.Digest(), digest)
 	}
-	files, err := agentRepository(h)
+	files, err := repository(read, folder)
 	if err != nil {
 		return "", err
 	}
-	artifact, err := os.ReadFile(h.Path(filepath.Join(stage.AgentState, "objects", p.SHA256)))
+	artifact, err := read(path.Join(folder, "objects", p.SHA256))
 	if err != nil {
 		return "", err
 	}
@@ -81,11 +85,11 @@ func verifyAgent(h *stage.Host, digest string, p fleet.Patch) (string, error) {
 		strings.Join(refused, ", "), nil
 }
 
-// agentRepository reads the repository's metadata that an agent has stored.
-func agentRepository(h *stage.Host) (stored, error) {
+// repository reads the repository's metadata that an agent has stored.
+func repository(read Read, folder string) (stored, error) {
 	files := stored{}
 	for _, name := range []string{"root.json", "timestamp.json", "snapshot.json", "targets.json"} {
-		b, err := os.ReadFile(h.Path(filepath.Join(stage.AgentState, "repository", name)))
+		b, err := read(path.Join(folder, "repository", name))
 		if err != nil {
 			return nil, err
 		}
@@ -95,16 +99,16 @@ func agentRepository(h *stage.Host) (stored, error) {
 }
 
 // believes says why metadata and content are not to be believed, or nil.
-func believes(files stored, path string, content []byte) error {
+func believes(files stored, target string, content []byte) error {
 	trusted, err := client.Load(files, trust.Ed25519(), time.Now(), false)
 	if err != nil {
 		return err
 	}
-	target, err := trusted.Target(path)
+	t, err := trusted.Target(target)
 	if err != nil {
 		return err
 	}
-	return trust.CheckContent(target, bytes.NewReader(content))
+	return trust.CheckContent(t, bytes.NewReader(content))
 }
 
 // flip returns b with one bit changed, in its middle.
@@ -112,30 +116,4 @@ func flip(b []byte) []byte {
 	c := bytes.Clone(b)
 	c[len(c)/2] ^= 1
 	return c
-}
-
-// hashes returns the files below a folder by their SHA-256.
-func hashes(dir string) (map[string]string, error) {
-	files := map[string]string{}
-	return files, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // replaced meanwhile
-		}
-		files[hash(b)] = path
-		return err
-	})
-}
-
-func hash(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
-}
-
-// names lists files by name.
-func names(files map[string][]byte) string {
-	return strings.Join(slices.Sorted(maps.Keys(files)), ", ")
 }
