@@ -42,6 +42,7 @@ var (
 	ErrAbsent  = errors.New("the scanner is not installed on this server: install the package openscap-scanner and scan again")
 	ErrTime    = errors.New("the scanner did not finish in time and was ended")
 	ErrResult  = errors.New("the scanner left no usable report")
+	ErrBlind   = errors.New("the scanner could not look at everything, so what it did not find says nothing: correct the cause and scan again")
 )
 
 // Runner starts scanners, one at a time.
@@ -90,6 +91,11 @@ func (r Runner) Run(ctx context.Context, name string, oval []byte) (report []byt
 	}
 	if err := run(ctx, out, words, credential, program, "oval", "eval", "--results", result, content); err != nil {
 		return nil, errors.Join(err, said(words))
+	}
+	// OpenSCAP ends well, and finds nothing, when it could not look: at packages,
+	// say. Its report does not tell that from a server without a flaw.
+	if complaint := said(words); complaint != nil && strings.Contains(complaint.Error(), "E: oscap: ") {
+		return nil, errors.Join(ErrBlind, complaint)
 	}
 	return compress(result)
 }

@@ -110,6 +110,7 @@ func TestRunRefuses(t *testing.T) {
 	}{
 		"failure":   {"echo broken content >&2; exit 2", "broken content"},
 		"no report": {"exit 0", ErrResult.Error()},
+		"blind":     {`echo "E: oscap:     dpkginfo_init has failed." >&2; echo "<x/>" >"$4"`, "dpkginfo_init has failed"},
 		"link":      {`ln -s /etc/passwd "$4"`, ErrResult.Error()},
 		"pipe":      {`mkfifo "$4"`, ErrResult.Error()},
 	} {
