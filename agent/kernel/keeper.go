@@ -14,7 +14,6 @@ import (
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/patch"
-	"livemend.dev/livemend/patch/module"
 	"livemend.dev/livemend/wire"
 )
 
@@ -56,10 +55,7 @@ func (k *Keeper) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := k.Store.Intent()
-	if err != nil {
-		return err
-	}
+	r := k.Store.Intent()
 	what := intent.Nothing
 	if r.Phase != intent.Idle && r.Module != "" {
 		switch now, err := readPhase(r.Module); {
@@ -83,29 +79,20 @@ func (k *Keeper) Start(ctx context.Context) error {
 func (k *Keeper) Apply(ctx context.Context, p Patch, path string) (Result, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	m, err := module.Read(p.Module)
+	start := time.Now()
+	m, id, err := admit(p)
 	if err != nil {
-		return Result{}, &Error{Kind: ErrModule, Detail: err.Error()}
-	}
-	id, err := Running("/")
-	if err != nil {
-		return Result{}, err
+		return Result{Name: m.Name}, err
 	}
 	what := intent.Patch{SHA256: hextext.Encode(p.SHA256[:]), Path: path, BuildID: string(p.Target.BuildID), Level: p.Level, Module: m.Name, ModuleID: string(m.BuildID)}
 	if _, barred := k.Store.InQuarantine(what.SHA256); barred {
 		return Result{Name: m.Name}, &Error{Kind: ErrQuarantine}
 	}
-	if err := id.Admits(&m, p.Target); err != nil {
+	r := k.Store.Intent()
+	if now, err := readPhase(m.Name); err != nil {
 		return Result{Name: m.Name}, err
-	}
-	r, err := k.Store.Intent()
-	if err != nil {
-		return Result{}, err
-	}
-	if on, err := k.Engine.IsApplied(p); err != nil {
-		return Result{}, err
-	} else if on {
-		return k.Engine.Apply(ctx, p) // it is in force, and on probation if it was
+	} else if now.there && now.enabled && !now.switching {
+		return k.Engine.apply(ctx, p, &m, &id, start) // nothing will be loaded
 	}
 	r, order := intent.Step(r, intent.Event{Kind: intent.Begin, BootID: id.BootID, Patch: what}, uptime(), k.seconds())
 	switch {
@@ -117,7 +104,7 @@ func (k *Keeper) Apply(ctx context.Context, p Patch, path string) (Result, error
 	if err := k.Store.SetIntent(r); err != nil {
 		return Result{Name: m.Name}, err
 	}
-	result, err := k.Engine.Apply(ctx, p)
+	result, err := k.Engine.apply(ctx, p, &m, &id, start)
 	kind, reason := intent.Loaded, ""
 	switch {
 	case errors.Is(err, ErrOops) || errors.Is(err, ErrHung):
@@ -137,9 +124,9 @@ func (k *Keeper) Revert(ctx context.Context, p Patch) (Result, error) {
 	if err != nil {
 		return result, err
 	}
-	r, err := k.Store.Intent()
-	if err != nil || r.SHA256 != hextext.Encode(p.SHA256[:]) {
-		return result, err
+	r := k.Store.Intent()
+	if r.SHA256 != hextext.Encode(p.SHA256[:]) {
+		return result, nil
 	}
 	return result, k.step(ctx, r, intent.Event{Kind: intent.TakenOff, BootID: r.BootID}, "")
 }
@@ -152,9 +139,9 @@ func (k *Keeper) Stop() error { return k.happened(context.Background(), intent.S
 func (k *Keeper) Clear() error { return k.happened(context.Background(), intent.Cleared, "") }
 
 // Halted reports whether no kernel patch is loaded until Clear.
-func (k *Keeper) Halted() (bool, error) {
-	r, err := k.Store.Intent()
-	return r.Halted(), err
+func (k *Keeper) Halted() bool {
+	r := k.Store.Intent()
+	return r.Halted()
 }
 
 // Run watches the kernel's log and taint while patches are on probation, until
@@ -210,9 +197,9 @@ func readTaint() uint64 {
 func (k *Keeper) happened(ctx context.Context, kind intent.Kind, reason string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	r, err := k.Store.Intent()
-	if err != nil || r.Phase == intent.Idle && kind != intent.Cleared {
-		return err
+	r := k.Store.Intent()
+	if r.Phase == intent.Idle && kind != intent.Cleared {
+		return nil
 	}
 	return k.step(ctx, r, intent.Event{Kind: kind, BootID: r.BootID}, reason)
 }

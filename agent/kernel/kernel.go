@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -57,7 +58,9 @@ type Options struct {
 // Engine applies patches, one at a time. Its methods may be used concurrently.
 type Engine struct {
 	options Options
-	mu      sync.Mutex
+
+	mu       sync.Mutex
+	prepared *loader
 }
 
 // New returns an engine.
@@ -106,26 +109,35 @@ type Result struct {
 // functions, or with an *Error when nothing was changed or, as its kind then
 // says, something was left behind. A ctx that ends takes the switch back.
 func (e *Engine) Apply(ctx context.Context, p Patch) (Result, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	start := time.Now()
-	m, err := module.Read(p.Module)
+	m, id, err := admit(p)
 	if err != nil {
-		return Result{}, &Error{Kind: ErrModule, Detail: err.Error()}
+		return Result{Name: m.Name}, err
 	}
-	r := Result{Name: m.Name}
-	id, err := Running("/")
-	if err == nil {
+	return e.apply(ctx, p, &m, &id, start)
+}
+
+// admit reads a patch and compares it with the running kernel.
+func admit(p Patch) (m module.Module, id Identity, err error) {
+	if m, err = module.Read(p.Module); err != nil {
+		return m, id, &Error{Kind: ErrModule, Detail: err.Error()}
+	}
+	if id, err = Running("/"); err == nil {
 		err = id.Admits(&m, p.Target)
 	}
-	if err != nil {
-		return r, err
-	}
+	return m, id, err
+}
+
+// apply brings an admitted patch into force. start is when its time began.
+func (e *Engine) apply(ctx context.Context, p Patch, m *module.Module, id *Identity, start time.Time) (Result, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := Result{Name: m.Name}
 	before, err := loaded()
 	if err != nil {
 		return r, err
 	}
-	there, err := e.find(ctx, &m, &id, before)
+	there, err := e.find(ctx, m, id, before)
 	switch {
 	case err != nil:
 		return r, err
@@ -133,11 +145,11 @@ func (e *Engine) Apply(ctx context.Context, p Patch) (Result, error) {
 		r.Outcome, r.Took = Already, time.Since(start)
 		return r, nil
 	case !there:
-		if err := e.load(ctx, &m, &id, p.Module); err != nil {
+		if err := e.load(ctx, m, id, p.Module); err != nil {
 			return r, err
 		}
 	}
-	if err := e.finish(ctx, &id, &r); err != nil {
+	if err := e.finish(ctx, id, &r); err != nil {
 		return r, err
 	}
 	r.Outcome, r.Took = Patched, time.Since(start)
@@ -149,7 +161,7 @@ func (e *Engine) Apply(ctx context.Context, p Patch) (Result, error) {
 			continue // patches that do not replace live beside each other
 		}
 		r.Replaced = append(r.Replaced, l.Name)
-		if r.Forced || e.forced(&id) || unload(l.Name) != nil {
+		if r.Forced || e.forced(id) || unload(l.Name) != nil {
 			r.Kept = append(r.Kept, l.Name)
 		}
 	}
@@ -217,23 +229,22 @@ func (e *Engine) load(ctx context.Context, m *module.Module, id *Identity, b []b
 	}
 	log := openLog(unix.SEEK_END)
 	defer log.close()
-	l := loading{limit: e.options.LoadTime, taint: id.Taint}
-	end := l.load(b)
-	switch state := initState(m.Name); {
-	case end.number != 0:
+	end := e.run(b, id.Taint)
+	if end.number != 0 {
 		return refusal(end.number, log.about(m.Name))
-	case end.err == nil && !end.lost, state == "live":
-		return nil
-	case state != "":
-		kind := ErrHung
-		if l.oops {
-			kind = ErrOops
-		}
-		return &Error{Kind: kind, Detail: "module " + m.Name + " is left in state " + state + "; " + log.about(m.Name)}
-	case end.err != nil:
-		return &Error{Kind: ErrRefused, Detail: end.err.Error()}
 	}
-	return &Error{Kind: ErrHung, Detail: "module " + m.Name}
+	if end.err == nil {
+		return nil
+	}
+	switch state := initState(m.Name); {
+	case state == "live":
+		return nil // it was slow, or the kernel failed somewhere else
+	case end.oops:
+		return &Error{Kind: ErrOops, Detail: "module " + m.Name + " is left in state " + strconv.Quote(state) + "; " + log.about(m.Name)}
+	case state == "coming":
+		return &Error{Kind: ErrHung, Detail: "module " + m.Name}
+	}
+	return &Error{Kind: ErrRefused, Detail: end.err.Error()}
 }
 
 // finish waits for the end of the switch, and ends it in the way that the policy
