@@ -79,41 +79,56 @@ func (k *Keeper) Start(ctx context.Context) error {
 func (k *Keeper) Apply(ctx context.Context, p Patch, path string) (Result, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	result, begun, err := k.attempt(ctx, p, path)
+	if !begun {
+		return result, err
+	}
+	r := k.Store.Intent()
+	e, reason := intent.Event{Kind: intent.Loaded, BootID: r.BootID}, ""
+	switch {
+	case errors.Is(err, ErrOops), errors.Is(err, ErrHung):
+		e.Kind, reason = intent.Sick, err.Error()
+	case errors.Is(err, ErrStuck): // partly in force: it stays in doubt
+	case err != nil:
+		e.Kind = intent.NotLoaded
+	}
+	return result, errors.Join(err, k.step(context.WithoutCancel(ctx), r, e, reason))
+}
+
+// attempt applies the patch. It has begun when the record is in Loading, which it
+// is before the kernel is given anything. The caller holds k.mu.
+func (k *Keeper) attempt(ctx context.Context, p Patch, path string) (result Result, begun bool, err error) {
+	k.Engine.mu.Lock()
+	defer k.Engine.mu.Unlock()
 	start := time.Now()
-	m, id, err := admit(p)
+	m, id, err := k.Engine.admit(p)
+	result.Name = m.Name
 	if err != nil {
-		return Result{Name: m.Name}, err
+		return result, false, err
 	}
 	what := intent.Patch{SHA256: hextext.Encode(p.SHA256[:]), Path: path, BuildID: string(p.Target.BuildID), Level: p.Level, Module: m.Name, ModuleID: string(m.BuildID)}
 	if _, barred := k.Store.InQuarantine(what.SHA256); barred {
-		return Result{Name: m.Name}, &Error{Kind: ErrQuarantine}
+		return result, false, &Error{Kind: ErrQuarantine}
 	}
-	r := k.Store.Intent()
-	if now, err := readPhase(m.Name); err != nil {
-		return Result{Name: m.Name}, err
-	} else if now.there && now.enabled && !now.switching {
-		return k.Engine.apply(ctx, p, &m, &id, start) // nothing will be loaded
+	now, err := readPhase(m.Name)
+	if err != nil {
+		return result, false, err
 	}
-	r, order := intent.Step(r, intent.Event{Kind: intent.Begin, BootID: id.BootID, Patch: what}, uptime(), k.seconds())
-	switch {
-	case order == intent.Refuse && r.Halted():
-		return Result{Name: m.Name}, &Error{Kind: ErrHalted}
-	case order == intent.Refuse:
-		return Result{Name: m.Name}, &Error{Kind: ErrUnderWay}
+	if !now.there || !now.enabled || now.switching { // else nothing will be loaded
+		r, order := intent.Step(k.Store.Intent(), intent.Event{Kind: intent.Begin, BootID: id.BootID, Patch: what}, uptime(), k.seconds())
+		switch {
+		case order == intent.Refuse && r.Halted():
+			return result, false, &Error{Kind: ErrHalted}
+		case order == intent.Refuse:
+			return result, false, &Error{Kind: ErrUnderWay}
+		}
+		if err := k.Store.SetIntent(r); err != nil {
+			return result, false, err
+		}
+		begun = true
 	}
-	if err := k.Store.SetIntent(r); err != nil {
-		return Result{Name: m.Name}, err
-	}
-	result, err := k.Engine.apply(ctx, p, &m, &id, start)
-	kind, reason := intent.Loaded, ""
-	switch {
-	case errors.Is(err, ErrOops) || errors.Is(err, ErrHung):
-		kind, reason = intent.Sick, err.Error()
-	case errors.Is(err, ErrStuck): // partly in force: it stays in doubt
-	case err != nil:
-		kind = intent.NotLoaded
-	}
-	return result, errors.Join(err, k.step(context.WithoutCancel(ctx), r, intent.Event{Kind: kind, BootID: id.BootID}, reason))
+	result, err = k.Engine.apply(ctx, p, &m, &id, start)
+	return result, begun, err
 }
 
 // Revert takes a patch off, which ends its probation.

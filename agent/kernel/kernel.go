@@ -61,6 +61,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	prepared *loader
+	known    Identity // of the running kernel, once it was read
 }
 
 // New returns an engine.
@@ -109,29 +110,45 @@ type Result struct {
 // functions, or with an *Error when nothing was changed or, as its kind then
 // says, something was left behind. A ctx that ends takes the switch back.
 func (e *Engine) Apply(ctx context.Context, p Patch) (Result, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	start := time.Now()
-	m, id, err := admit(p)
+	m, id, err := e.admit(p)
 	if err != nil {
 		return Result{Name: m.Name}, err
 	}
 	return e.apply(ctx, p, &m, &id, start)
 }
 
-// admit reads a patch and compares it with the running kernel.
-func admit(p Patch) (m module.Module, id Identity, err error) {
+// admit reads a patch and compares it with the running kernel. The caller holds
+// e.mu.
+func (e *Engine) admit(p Patch) (m module.Module, id Identity, err error) {
 	if m, err = module.Read(p.Module); err != nil {
 		return m, id, &Error{Kind: ErrModule, Detail: err.Error()}
 	}
-	if id, err = Running("/"); err == nil {
+	if id, err = e.identity(); err == nil {
 		err = id.Admits(&m, p.Target)
 	}
 	return m, id, err
 }
 
-// apply brings an admitted patch into force. start is when its time began.
+// identity is Running with all but the taint read once: no kernel changes these
+// facts but to allow less, and then it refuses by itself. The caller holds e.mu.
+func (e *Engine) identity() (Identity, error) {
+	if e.known.BuildID == "" {
+		id, err := Running("/")
+		if err != nil {
+			return id, err
+		}
+		e.known = id
+	}
+	e.known.Taint = readTaint()
+	return e.known, nil
+}
+
+// apply brings an admitted patch into force. start is when its time began. The
+// caller holds e.mu.
 func (e *Engine) apply(ctx context.Context, p Patch, m *module.Module, id *Identity, start time.Time) (Result, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	r := Result{Name: m.Name}
 	before, err := loaded()
 	if err != nil {
@@ -145,7 +162,12 @@ func (e *Engine) apply(ctx context.Context, p Patch, m *module.Module, id *Ident
 		r.Outcome, r.Took = Already, time.Since(start)
 		return r, nil
 	case !there:
-		if err := e.load(ctx, m, id, p.Module); err != nil {
+		l, err := e.loader()
+		if err != nil {
+			return r, &Error{Kind: ErrRefused, Detail: err.Error()}
+		}
+		defer l.end()
+		if err := e.load(ctx, l, m, id, p.Module); err != nil {
 			return r, err
 		}
 	}
@@ -223,13 +245,13 @@ func find(list []Loaded, name string) *Loaded {
 
 // load loads the module. Where the loader did not end well, the kernel is asked
 // what became of it.
-func (e *Engine) load(ctx context.Context, m *module.Module, id *Identity, b []byte) error {
+func (e *Engine) load(ctx context.Context, l *loader, m *module.Module, id *Identity, b []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	log := openLog(unix.SEEK_END)
 	defer log.close()
-	end := e.run(b, id.Taint)
+	end := l.run(b, id.Taint, e.options.LoadTime)
 	if end.number != 0 {
 		return refusal(end.number, log.about(m.Name))
 	}
@@ -314,7 +336,7 @@ func (e *Engine) takeOff(ctx context.Context, name string, build patch.BuildID) 
 	defer e.mu.Unlock()
 	start := time.Now()
 	r := Result{Name: name}
-	id, err := Running("/")
+	id, err := e.identity()
 	if err != nil {
 		return r, err
 	}
@@ -380,16 +402,6 @@ func (e *Engine) disable(ctx context.Context, name string, now phase) error {
 
 // Status returns the live patches that the kernel has, whoever loaded them.
 func (e *Engine) Status() ([]Loaded, error) { return loaded() }
-
-// IsApplied reports whether every task runs the patch's functions.
-func (e *Engine) IsApplied(p Patch) (bool, error) {
-	m, err := module.Read(p.Module)
-	if err != nil {
-		return false, &Error{Kind: ErrModule, Detail: err.Error()}
-	}
-	now, err := readPhase(m.Name)
-	return now.there && now.enabled && !now.switching && m.BuildID != "" && moduleID(m.Name) == m.BuildID, err
-}
 
 // forcedFile holds the boot in which a switch was forced.
 const forcedFile = "kernel-forced"

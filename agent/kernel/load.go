@@ -24,9 +24,6 @@ const moduleFD = 3
 // process hanging, which must not be the agent.
 func LoadChild() int {
 	var b [1]byte
-	if err := unix.SetNonblock(0, false); err != nil { // as the agent's end is
-		return 1
-	}
 	if n, err := unix.Read(0, b[:]); err != nil || n != 1 {
 		return 0 // nothing is to be loaded after all
 	}
@@ -38,6 +35,9 @@ func LoadChild() int {
 	if _, err := unix.Write(1, b[:]); err != nil {
 		return 1
 	}
+	// The agent has better things to do now than to share its processor with the
+	// end of this process: it says when.
+	_, _ = unix.Read(0, b[:])
 	return 0
 }
 
@@ -50,40 +50,39 @@ type loader struct {
 }
 
 // newLoader starts a loader.
-func newLoader() (l *loader, err error) {
-	var files []*os.File
-	defer func() {
-		if err != nil {
-			for _, f := range files {
-				err = errors.Join(err, f.Close())
-			}
+func newLoader() (*loader, error) {
+	var fds [5]int // the module; what the loader reads, and its other end; the answer, and its other end
+	for i := range fds {
+		fds[i] = -1
+	}
+	var err error
+	if fds[0], err = unix.MemfdCreate("livemend-module", unix.MFD_CLOEXEC); err == nil {
+		if err = unix.Pipe2(fds[1:3], unix.O_CLOEXEC); err == nil {
+			err = unix.Pipe2(fds[3:5], unix.O_CLOEXEC)
 		}
-	}()
-	fd, err := unix.MemfdCreate("livemend-module", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, err
 	}
-	l = &loader{module: os.NewFile(uintptr(fd), "module")}
-	files = append(files, l.module)
-	in, start, err := os.Pipe()
-	if err != nil {
-		return nil, err
+	var files [len(fds)]*os.File
+	for i, fd := range fds {
+		if fd >= 0 {
+			files[i] = os.NewFile(uintptr(fd), "loader")
+		}
 	}
-	l.start = start
-	files = append(files, in, start)
-	answer, out, err := os.Pipe()
-	if err != nil {
-		return nil, err
+	l := &loader{module: files[0], start: files[2], answer: files[3]}
+	if err == nil {
+		l.process, err = os.StartProcess("/proc/self/exe", []string{"livemend-agent", LoadArgument}, &os.ProcAttr{
+			Dir: "/", Env: []string{}, Files: []*os.File{files[1], files[4], nil, l.module},
+		})
 	}
-	l.answer = answer
-	files = append(files, answer, out)
-	l.process, err = os.StartProcess("/proc/self/exe", []string{"livemend-agent", LoadArgument}, &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: []*os.File{in, out, nil, l.module},
-	})
+	theirs := []*os.File{files[1], files[4]}
 	if err != nil {
-		return nil, err
+		theirs = files[:]
 	}
-	return l, errors.Join(in.Close(), out.Close())
+	for _, f := range theirs {
+		if f != nil {
+			_ = f.Close() // nothing is in it
+		}
+	}
+	return l, err
 }
 
 // end closes what leads to a loader; one that still waits then ends. It is
@@ -102,8 +101,20 @@ func (e *Engine) Prepare() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.prepared == nil {
-		e.prepared, _ = newLoader() // Apply tries again, and tells
+		if l, err := newLoader(); err == nil { // else Apply tries again, and tells
+			e.prepared = l
+		}
 	}
+	_, _ = e.identity() // the same
+}
+
+// loader returns the loader that was prepared, or another one.
+func (e *Engine) loader() (*loader, error) {
+	if l := e.prepared; l != nil {
+		e.prepared = nil
+		return l, nil
+	}
+	return newLoader()
 }
 
 // ended is how a loader ended.
@@ -113,19 +124,10 @@ type ended struct {
 	oops   bool       // the kernel failed meanwhile
 }
 
-// run has a loader load the module and waits for the kernel's answer, at most as
-// long as limit. A loader that gives none in time, or has to be given up since
-// the kernel failed, is killed. taint is the kernel's before.
-func (e *Engine) run(b []byte, taint uint64) ended {
-	l := e.prepared
-	e.prepared = nil
-	if l == nil {
-		var err error
-		if l, err = newLoader(); err != nil {
-			return ended{err: err}
-		}
-	}
-	defer l.end()
+// run has the loader load a module and waits for the kernel's answer, at most as
+// long as limit. One that gives none in time, or has to be given up since the
+// kernel failed, is killed. taint is the kernel's before.
+func (l *loader) run(b []byte, taint uint64, limit time.Duration) ended {
 	if _, err := l.module.Write(b); err != nil {
 		return ended{err: err}
 	}
@@ -133,18 +135,20 @@ func (e *Engine) run(b []byte, taint uint64) ended {
 		return ended{err: err}
 	}
 	failed := func() bool { return readTaint()&^taint&TaintOops != 0 }
-	// What the kernel has begun is waited for even when the caller has no more time.
-	for end := time.Now().Add(e.options.LoadTime); time.Now().Before(end); {
-		if err := l.answer.SetReadDeadline(time.Now().Add(lookEvery)); err != nil {
-			return ended{err: err}
-		}
-		var answer [1]byte
-		n, err := l.answer.Read(answer[:])
+	// What the kernel has begun is waited for even when the caller has no more
+	// time; and in this very thread, which is quickest.
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		fds := []unix.PollFd{{Fd: int32(l.answer.Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int(lookEvery/time.Millisecond))
 		switch {
-		case n == 1:
+		case err != nil && err != unix.EINTR:
+			return ended{err: err}
+		case n > 0:
+			var answer [1]byte
+			if n, err := l.answer.Read(answer[:]); err != nil || n != 1 {
+				return ended{err: errors.New("the loader ended without an answer"), oops: failed()}
+			}
 			return ended{number: unix.Errno(answer[0])}
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return ended{err: errors.New("the loader ended without an answer"), oops: failed()}
 		case failed():
 			_ = l.process.Kill() // gone already: fine
 			return ended{err: errors.New("the kernel failed while the loader was in it"), oops: true}

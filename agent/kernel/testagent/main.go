@@ -105,8 +105,8 @@ func do(ctx context.Context, r *Request, reply *Reply) (err error) {
 		return err
 	case "term":
 		return syscall.Kill(r.Number, syscall.SIGTERM)
-	case "signal": // write text to the file that holds the module's name
-		return os.WriteFile(r.Module, []byte("1"), 0)
+	case "unhold":
+		return os.Remove(holdFile)
 	}
 	p, err := r.patch()
 	if err != nil && r.Module != "" {
