@@ -303,13 +303,13 @@ func TestUnsigned(t *testing.T) {
 }
 
 // strip returns the module without a section.
-func strip(t *testing.T, b []byte, section string) []byte {
+func strip(t testing.TB, b []byte, section string) []byte {
 	t.Helper()
 	return objcopy(t, b, "--remove-section", section)
 }
 
 // needs returns the module with another one that it says it needs.
-func needs(t *testing.T, b []byte, name string) []byte {
+func needs(t testing.TB, b []byte, name string) []byte {
 	t.Helper()
 	f, err := elf.NewFile(bytes.NewReader(b))
 	if err != nil {
@@ -326,7 +326,7 @@ func needs(t *testing.T, b []byte, name string) []byte {
 	return objcopy(t, b, "--update-section", ".modinfo="+path)
 }
 
-func objcopy(t *testing.T, b []byte, args ...string) []byte {
+func objcopy(t testing.TB, b []byte, args ...string) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "module.ko")
 	if err := os.WriteFile(path, b, 0o600); err != nil {
@@ -343,7 +343,7 @@ func objcopy(t *testing.T, b []byte, args ...string) []byte {
 }
 
 // otherChecksums returns the module with one wrong checksum.
-func otherChecksums(t *testing.T, b []byte) []byte {
+func otherChecksums(t testing.TB, b []byte) []byte {
 	t.Helper()
 	f, err := elf.NewFile(bytes.NewReader(b))
 	if err != nil {
@@ -355,7 +355,7 @@ func otherChecksums(t *testing.T, b []byte) []byte {
 }
 
 // noSymbols returns the module with a symbol table that is none.
-func noSymbols(t *testing.T, b []byte) []byte {
+func noSymbols(t testing.TB, b []byte) []byte {
 	t.Helper()
 	f, err := elf.NewFile(bytes.NewReader(b))
 	if err != nil {

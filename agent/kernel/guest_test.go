@@ -57,14 +57,14 @@ var agentProgram = sync.OnceValues(func() ([]byte, error) {
 // server is a guest with an agent.
 type server struct {
 	*guest.Machine
-	t      *testing.T
+	t      testing.TB
 	target patch.Target
 	// State of the agent: below /disk when the guest has one.
 	state string
 }
 
 // boot starts a server.
-func boot(t *testing.T, c guest.Config) *server {
+func boot(t testing.TB, c guest.Config) *server {
 	t.Helper()
 	b, err := agentProgram()
 	if err != nil {
@@ -185,7 +185,7 @@ func (s *server) onlyModules(want ...string) {
 }
 
 // build compiles a module from a file of testdata with definitions before it.
-func build(t *testing.T, k guest.Kernel, name, file string, defines ...string) []byte {
+func build(t testing.TB, k guest.Kernel, name, file string, defines ...string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", file))
 	if err != nil {
@@ -212,7 +212,7 @@ func (s *server) give(name string, b []byte) string {
 }
 
 // changed returns b with one text in it replaced by another of that length.
-func changed(t *testing.T, b []byte, from, to string) []byte {
+func changed(t testing.TB, b []byte, from, to string) []byte {
 	t.Helper()
 	if len(from) != len(to) || bytes.Count(b, []byte(from)) != 1 {
 		t.Fatalf("%q is %d times in the module, or %q has another length", from, bytes.Count(b, []byte(from)), to)

@@ -14,7 +14,6 @@ import (
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/internal/hextext"
 	"livemend.dev/livemend/patch"
-	"livemend.dev/livemend/patch/module"
 	"livemend.dev/livemend/wire"
 )
 
@@ -56,10 +55,7 @@ func (k *Keeper) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := k.Store.Intent()
-	if err != nil {
-		return err
-	}
+	r := k.Store.Intent()
 	what := intent.Nothing
 	if r.Phase != intent.Idle && r.Module != "" {
 		switch now, err := readPhase(r.Module); {
@@ -83,50 +79,56 @@ func (k *Keeper) Start(ctx context.Context) error {
 func (k *Keeper) Apply(ctx context.Context, p Patch, path string) (Result, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	m, err := module.Read(p.Module)
-	if err != nil {
-		return Result{}, &Error{Kind: ErrModule, Detail: err.Error()}
+	result, begun, err := k.attempt(ctx, p, path)
+	if !begun {
+		return result, err
 	}
-	id, err := Running("/")
+	r := k.Store.Intent()
+	e, reason := intent.Event{Kind: intent.Loaded, BootID: r.BootID}, ""
+	switch {
+	case errors.Is(err, ErrOops), errors.Is(err, ErrHung):
+		e.Kind, reason = intent.Sick, err.Error()
+	case errors.Is(err, ErrStuck): // partly in force: it stays in doubt
+	case err != nil:
+		e.Kind = intent.NotLoaded
+	}
+	return result, errors.Join(err, k.step(context.WithoutCancel(ctx), r, e, reason))
+}
+
+// attempt applies the patch. It has begun when the record is in Loading, which it
+// is before the kernel is given anything. The caller holds k.mu.
+func (k *Keeper) attempt(ctx context.Context, p Patch, path string) (result Result, begun bool, err error) {
+	k.Engine.mu.Lock()
+	defer k.Engine.mu.Unlock()
+	start := time.Now()
+	m, id, err := k.Engine.admit(p)
+	result.Name = m.Name
 	if err != nil {
-		return Result{}, err
+		return result, false, err
 	}
 	what := intent.Patch{SHA256: hextext.Encode(p.SHA256[:]), Path: path, BuildID: string(p.Target.BuildID), Level: p.Level, Module: m.Name, ModuleID: string(m.BuildID)}
 	if _, barred := k.Store.InQuarantine(what.SHA256); barred {
-		return Result{Name: m.Name}, &Error{Kind: ErrQuarantine}
+		return result, false, &Error{Kind: ErrQuarantine}
 	}
-	if err := id.Admits(&m, p.Target); err != nil {
-		return Result{Name: m.Name}, err
-	}
-	r, err := k.Store.Intent()
+	now, err := readPhase(m.Name)
 	if err != nil {
-		return Result{}, err
+		return result, false, err
 	}
-	if on, err := k.Engine.IsApplied(p); err != nil {
-		return Result{}, err
-	} else if on {
-		return k.Engine.Apply(ctx, p) // it is in force, and on probation if it was
+	if !now.there || !now.enabled || now.switching { // else nothing will be loaded
+		r, order := intent.Step(k.Store.Intent(), intent.Event{Kind: intent.Begin, BootID: id.BootID, Patch: what}, uptime(), k.seconds())
+		switch {
+		case order == intent.Refuse && r.Halted():
+			return result, false, &Error{Kind: ErrHalted}
+		case order == intent.Refuse:
+			return result, false, &Error{Kind: ErrUnderWay}
+		}
+		if err := k.Store.SetIntent(r); err != nil {
+			return result, false, err
+		}
+		begun = true
 	}
-	r, order := intent.Step(r, intent.Event{Kind: intent.Begin, BootID: id.BootID, Patch: what}, uptime(), k.seconds())
-	switch {
-	case order == intent.Refuse && r.Halted():
-		return Result{Name: m.Name}, &Error{Kind: ErrHalted}
-	case order == intent.Refuse:
-		return Result{Name: m.Name}, &Error{Kind: ErrUnderWay}
-	}
-	if err := k.Store.SetIntent(r); err != nil {
-		return Result{Name: m.Name}, err
-	}
-	result, err := k.Engine.Apply(ctx, p)
-	kind, reason := intent.Loaded, ""
-	switch {
-	case errors.Is(err, ErrOops) || errors.Is(err, ErrHung):
-		kind, reason = intent.Sick, err.Error()
-	case errors.Is(err, ErrStuck): // partly in force: it stays in doubt
-	case err != nil:
-		kind = intent.NotLoaded
-	}
-	return result, errors.Join(err, k.step(context.WithoutCancel(ctx), r, intent.Event{Kind: kind, BootID: id.BootID}, reason))
+	result, err = k.Engine.apply(ctx, p, &m, &id, start)
+	return result, begun, err
 }
 
 // Revert takes a patch off, which ends its probation.
@@ -137,9 +139,9 @@ func (k *Keeper) Revert(ctx context.Context, p Patch) (Result, error) {
 	if err != nil {
 		return result, err
 	}
-	r, err := k.Store.Intent()
-	if err != nil || r.SHA256 != hextext.Encode(p.SHA256[:]) {
-		return result, err
+	r := k.Store.Intent()
+	if r.SHA256 != hextext.Encode(p.SHA256[:]) {
+		return result, nil
 	}
 	return result, k.step(ctx, r, intent.Event{Kind: intent.TakenOff, BootID: r.BootID}, "")
 }
@@ -152,9 +154,9 @@ func (k *Keeper) Stop() error { return k.happened(context.Background(), intent.S
 func (k *Keeper) Clear() error { return k.happened(context.Background(), intent.Cleared, "") }
 
 // Halted reports whether no kernel patch is loaded until Clear.
-func (k *Keeper) Halted() (bool, error) {
-	r, err := k.Store.Intent()
-	return r.Halted(), err
+func (k *Keeper) Halted() bool {
+	r := k.Store.Intent()
+	return r.Halted()
 }
 
 // Run watches the kernel's log and taint while patches are on probation, until
@@ -210,9 +212,9 @@ func readTaint() uint64 {
 func (k *Keeper) happened(ctx context.Context, kind intent.Kind, reason string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	r, err := k.Store.Intent()
-	if err != nil || r.Phase == intent.Idle && kind != intent.Cleared {
-		return err
+	r := k.Store.Intent()
+	if r.Phase == intent.Idle && kind != intent.Cleared {
+		return nil
 	}
 	return k.step(ctx, r, intent.Event{Kind: kind, BootID: r.BootID}, reason)
 }

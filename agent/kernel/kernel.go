@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -57,7 +58,10 @@ type Options struct {
 // Engine applies patches, one at a time. Its methods may be used concurrently.
 type Engine struct {
 	options Options
-	mu      sync.Mutex
+
+	mu       sync.Mutex
+	prepared *loader
+	known    Identity // of the running kernel, once it was read
 }
 
 // New returns an engine.
@@ -109,23 +113,48 @@ func (e *Engine) Apply(ctx context.Context, p Patch) (Result, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	start := time.Now()
-	m, err := module.Read(p.Module)
+	m, id, err := e.admit(p)
 	if err != nil {
-		return Result{}, &Error{Kind: ErrModule, Detail: err.Error()}
+		return Result{Name: m.Name}, err
 	}
-	r := Result{Name: m.Name}
-	id, err := Running("/")
-	if err == nil {
+	return e.apply(ctx, p, &m, &id, start)
+}
+
+// admit reads a patch and compares it with the running kernel. The caller holds
+// e.mu.
+func (e *Engine) admit(p Patch) (m module.Module, id Identity, err error) {
+	if m, err = module.Read(p.Module); err != nil {
+		return m, id, &Error{Kind: ErrModule, Detail: err.Error()}
+	}
+	if id, err = e.identity(); err == nil {
 		err = id.Admits(&m, p.Target)
 	}
-	if err != nil {
-		return r, err
+	return m, id, err
+}
+
+// identity is Running with all but the taint read once: no kernel changes these
+// facts but to allow less, and then it refuses by itself. The caller holds e.mu.
+func (e *Engine) identity() (Identity, error) {
+	if e.known.BuildID == "" {
+		id, err := Running("/")
+		if err != nil {
+			return id, err
+		}
+		e.known = id
 	}
+	e.known.Taint = readTaint()
+	return e.known, nil
+}
+
+// apply brings an admitted patch into force. start is when its time began. The
+// caller holds e.mu.
+func (e *Engine) apply(ctx context.Context, p Patch, m *module.Module, id *Identity, start time.Time) (Result, error) {
+	r := Result{Name: m.Name}
 	before, err := loaded()
 	if err != nil {
 		return r, err
 	}
-	there, err := e.find(ctx, &m, &id, before)
+	there, err := e.find(ctx, m, id, before)
 	switch {
 	case err != nil:
 		return r, err
@@ -133,11 +162,16 @@ func (e *Engine) Apply(ctx context.Context, p Patch) (Result, error) {
 		r.Outcome, r.Took = Already, time.Since(start)
 		return r, nil
 	case !there:
-		if err := e.load(ctx, &m, &id, p.Module); err != nil {
+		l, err := e.loader()
+		if err != nil {
+			return r, &Error{Kind: ErrRefused, Detail: err.Error()}
+		}
+		defer l.end()
+		if err := e.load(ctx, l, m, id, p.Module); err != nil {
 			return r, err
 		}
 	}
-	if err := e.finish(ctx, &id, &r); err != nil {
+	if err := e.finish(ctx, id, &r); err != nil {
 		return r, err
 	}
 	r.Outcome, r.Took = Patched, time.Since(start)
@@ -149,7 +183,7 @@ func (e *Engine) Apply(ctx context.Context, p Patch) (Result, error) {
 			continue // patches that do not replace live beside each other
 		}
 		r.Replaced = append(r.Replaced, l.Name)
-		if r.Forced || e.forced(&id) || unload(l.Name) != nil {
+		if r.Forced || e.forced(id) || unload(l.Name) != nil {
 			r.Kept = append(r.Kept, l.Name)
 		}
 	}
@@ -211,29 +245,28 @@ func find(list []Loaded, name string) *Loaded {
 
 // load loads the module. Where the loader did not end well, the kernel is asked
 // what became of it.
-func (e *Engine) load(ctx context.Context, m *module.Module, id *Identity, b []byte) error {
+func (e *Engine) load(ctx context.Context, l *loader, m *module.Module, id *Identity, b []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	log := openLog(unix.SEEK_END)
 	defer log.close()
-	l := loading{limit: e.options.LoadTime, taint: id.Taint}
-	end := l.load(b)
-	switch state := initState(m.Name); {
-	case end.number != 0:
+	end := l.run(b, id.Taint, e.options.LoadTime)
+	if end.number != 0 {
 		return refusal(end.number, log.about(m.Name))
-	case end.err == nil && !end.lost, state == "live":
-		return nil
-	case state != "":
-		kind := ErrHung
-		if l.oops {
-			kind = ErrOops
-		}
-		return &Error{Kind: kind, Detail: "module " + m.Name + " is left in state " + state + "; " + log.about(m.Name)}
-	case end.err != nil:
-		return &Error{Kind: ErrRefused, Detail: end.err.Error()}
 	}
-	return &Error{Kind: ErrHung, Detail: "module " + m.Name}
+	if end.err == nil {
+		return nil
+	}
+	switch state := initState(m.Name); {
+	case state == "live":
+		return nil // it was slow, or the kernel failed somewhere else
+	case end.oops:
+		return &Error{Kind: ErrOops, Detail: "module " + m.Name + " is left in state " + strconv.Quote(state) + "; " + log.about(m.Name)}
+	case state == "coming":
+		return &Error{Kind: ErrHung, Detail: "module " + m.Name}
+	}
+	return &Error{Kind: ErrRefused, Detail: end.err.Error()}
 }
 
 // finish waits for the end of the switch, and ends it in the way that the policy
@@ -303,7 +336,7 @@ func (e *Engine) takeOff(ctx context.Context, name string, build patch.BuildID) 
 	defer e.mu.Unlock()
 	start := time.Now()
 	r := Result{Name: name}
-	id, err := Running("/")
+	id, err := e.identity()
 	if err != nil {
 		return r, err
 	}
@@ -369,16 +402,6 @@ func (e *Engine) disable(ctx context.Context, name string, now phase) error {
 
 // Status returns the live patches that the kernel has, whoever loaded them.
 func (e *Engine) Status() ([]Loaded, error) { return loaded() }
-
-// IsApplied reports whether every task runs the patch's functions.
-func (e *Engine) IsApplied(p Patch) (bool, error) {
-	m, err := module.Read(p.Module)
-	if err != nil {
-		return false, &Error{Kind: ErrModule, Detail: err.Error()}
-	}
-	now, err := readPhase(m.Name)
-	return now.there && now.enabled && !now.switching && m.BuildID != "" && moduleID(m.Name) == m.BuildID, err
-}
 
 // forcedFile holds the boot in which a switch was forced.
 const forcedFile = "kernel-forced"

@@ -16,104 +16,146 @@ const LoadArgument = "load-kernel-module"
 // moduleFD is where the loader finds the module.
 const moduleFD = 3
 
-// LoadChild loads the module that it finds open into the kernel and returns the
-// status to exit with: the kernel's error number, 0 for none. The program's main
-// calls it first of all when LoadArgument is its only argument: an oops while
-// the module starts ends the thread that loads it and leaves the process
-// hanging, which must not be the agent.
+// LoadChild waits for a byte on its standard input, loads the module that it
+// finds open into the kernel, and writes the kernel's error number, 0 for none,
+// as one byte to its standard output. It returns the status to exit with. The
+// program's main calls it first of all when LoadArgument is its only argument: an
+// oops while the module starts ends the thread that loads it and leaves the
+// process hanging, which must not be the agent.
 func LoadChild() int {
-	err := unix.FinitModule(moduleFD, "", 0)
-	var number unix.Errno
-	if errors.As(err, &number) {
-		return int(number)
+	var b [1]byte
+	if n, err := unix.Read(0, b[:]); err != nil || n != 1 {
+		return 0 // nothing is to be loaded after all
 	}
+	b[0] = 0
+	var number unix.Errno
+	if err := unix.FinitModule(moduleFD, "", 0); errors.As(err, &number) {
+		b[0] = byte(number) // the highest is 133
+	}
+	if _, err := unix.Write(1, b[:]); err != nil {
+		return 1
+	}
+	// The agent has better things to do now than to share its processor with the
+	// end of this process: it says when.
+	_, _ = unix.Read(0, b[:])
 	return 0
 }
 
-// loading is one module on its way into the kernel.
-type loading struct {
-	limit time.Duration
-	taint uint64 // of the kernel before
-	oops  bool   // the kernel failed meanwhile
+// loader is a process that waits for its module.
+type loader struct {
+	process *os.Process
+	module  *os.File // that it will load, empty yet
+	start   *os.File // written to when it is there
+	answer  *os.File
+}
+
+// newLoader starts a loader.
+func newLoader() (*loader, error) {
+	var fds [5]int // the module; what the loader reads, and its other end; the answer, and its other end
+	for i := range fds {
+		fds[i] = -1
+	}
+	var err error
+	if fds[0], err = unix.MemfdCreate("livemend-module", unix.MFD_CLOEXEC); err == nil {
+		if err = unix.Pipe2(fds[1:3], unix.O_CLOEXEC); err == nil {
+			err = unix.Pipe2(fds[3:5], unix.O_CLOEXEC)
+		}
+	}
+	var files [len(fds)]*os.File
+	for i, fd := range fds {
+		if fd >= 0 {
+			files[i] = os.NewFile(uintptr(fd), "loader")
+		}
+	}
+	l := &loader{module: files[0], start: files[2], answer: files[3]}
+	if err == nil {
+		l.process, err = os.StartProcess("/proc/self/exe", []string{"livemend-agent", LoadArgument}, &os.ProcAttr{
+			Dir: "/", Env: []string{}, Files: []*os.File{files[1], files[4], nil, l.module},
+		})
+	}
+	theirs := []*os.File{files[1], files[4]}
+	if err != nil {
+		theirs = files[:]
+	}
+	for _, f := range theirs {
+		if f != nil {
+			_ = f.Close() // nothing is in it
+		}
+	}
+	return l, err
+}
+
+// end closes what leads to a loader; one that still waits then ends. It is
+// reaped when the kernel lets go of it.
+func (l *loader) end() {
+	for _, f := range []*os.File{l.start, l.answer, l.module} {
+		_ = f.Close() // nothing is in it that could be lost
+	}
+	go func() { _, _ = l.process.Wait() }()
+}
+
+// Prepare starts what the next Apply will need, so that it need not wait for it.
+// Call it when a patch is about to be fetched or verified. It is only quicker
+// with it; what it starts takes little memory and ends with the agent.
+func (e *Engine) Prepare() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.prepared == nil {
+		if l, err := newLoader(); err == nil { // else Apply tries again, and tells
+			e.prepared = l
+		}
+	}
+	_, _ = e.identity() // the same
+}
+
+// loader returns the loader that was prepared, or another one.
+func (e *Engine) loader() (*loader, error) {
+	if l := e.prepared; l != nil {
+		e.prepared = nil
+		return l, nil
+	}
+	return newLoader()
 }
 
 // ended is how a loader ended.
 type ended struct {
 	number unix.Errno // the kernel's answer, 0 for none
-	err    error      // it could not be started, or ended without an answer
-	lost   bool       // it did not end
+	err    error      // it could not be started, or gave no answer
+	oops   bool       // the kernel failed meanwhile
 }
 
-// load starts a loader with the module and waits until it has ended. One that
-// does not end in time, or has to be given up since the kernel failed, is killed.
-func (l *loading) load(b []byte) ended {
-	file, err := inMemory(b)
-	if err != nil {
+// run has the loader load a module and waits for the kernel's answer, at most as
+// long as limit. One that gives none in time, or has to be given up since the
+// kernel failed, is killed. taint is the kernel's before.
+func (l *loader) run(b []byte, taint uint64, limit time.Duration) ended {
+	if _, err := l.module.Write(b); err != nil {
 		return ended{err: err}
 	}
-	defer file.Close() // its content is in the kernel by then, or not needed
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
+	if _, err := l.start.Write([]byte{1}); err != nil {
 		return ended{err: err}
 	}
-	defer null.Close() // nothing is written
-	p, err := os.StartProcess("/proc/self/exe", []string{"livemend-agent", LoadArgument}, &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: []*os.File{null, null, null, file},
-	})
-	if err != nil {
-		return ended{err: err}
-	}
-	over := make(chan ended, 1)
-	go func() { // stays, with its loader, if the kernel never lets go of it
-		state, err := p.Wait()
+	failed := func() bool { return readTaint()&^taint&TaintOops != 0 }
+	// What the kernel has begun is waited for even when the caller has no more
+	// time; and in this very thread, which is quickest.
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		fds := []unix.PollFd{{Fd: int32(l.answer.Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int(lookEvery/time.Millisecond))
 		switch {
-		case err != nil:
-			over <- ended{err: err}
-		case state.ExitCode() < 0:
-			over <- ended{err: errors.New("the loader ended with " + state.String())}
-		default:
-			over <- ended{number: unix.Errno(state.ExitCode())}
-		}
-	}()
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
-	// What the kernel has begun is waited for even when the caller has no more time.
-	for end := time.Now().Add(l.limit); time.Now().Before(end) && !l.oops; {
-		select {
-		case e := <-over:
-			l.look()
-			return e
-		case <-look.C:
-			l.look()
+		case err != nil && err != unix.EINTR:
+			return ended{err: err}
+		case n > 0:
+			var answer [1]byte
+			if n, err := l.answer.Read(answer[:]); err != nil || n != 1 {
+				return ended{err: errors.New("the loader ended without an answer"), oops: failed()}
+			}
+			return ended{number: unix.Errno(answer[0])}
+		case failed():
+			_ = l.process.Kill() // gone already: fine
+			return ended{err: errors.New("the kernel failed while the loader was in it"), oops: true}
 		}
 	}
-	_ = p.Kill() // gone already: fine
-	gone := time.NewTimer(killTime)
-	defer gone.Stop()
-	select {
-	case e := <-over:
-		return e
-	case <-gone.C:
-		return ended{lost: true}
-	}
-}
-
-// look looks whether the kernel has failed.
-func (l *loading) look() {
-	l.oops = l.oops || readTaint()&^l.taint&TaintOops != 0
-}
-
-// inMemory returns a file that holds b and has no name.
-func inMemory(b []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate("livemend-module", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), "livemend-module")
-	if _, err := f.Write(b); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	_ = l.process.Kill()
+	return ended{err: errors.New("the loader did not end in time")}
 }
 
 // Limits on what is read of the kernel's log.

@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +24,7 @@ type Loaded struct {
 	Switching bool // on its way to Enabled or away from it
 }
 
-// loaded returns the live patches that the kernel has, by name.
+// loaded returns the live patches that the kernel has, in no order.
 func loaded() ([]Loaded, error) {
 	d, err := os.Open("/sys/kernel/livepatch")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -39,7 +38,6 @@ func loaded() ([]Loaded, error) {
 	if err != nil && err != io.EOF { // none
 		return nil, &Error{Kind: ErrUnreachable, Detail: err.Error()}
 	}
-	slices.Sort(names)
 	var list []Loaded
 	for _, name := range names {
 		p, err := readPhase(name)
