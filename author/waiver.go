@@ -62,6 +62,20 @@ func (w Waiver) String() string {
 	return fmt.Sprintf("%s: %s, waived by %s: %s", w.Kind, w.Place, w.Person, w.Reason)
 }
 
+// Review returns what stands against a patch of the given pairs and no waiver
+// lifts, or what is wrong with the waivers.
+func Review(part []*objdiff.Pair, waivers []Waiver) []error {
+	d := &desk{waivers: waivers}
+	var all []error
+	for _, r := range d.review(part) {
+		all = append(all, r)
+	}
+	if err := d.unused(); len(all) == 0 && err != nil {
+		all = append(all, err)
+	}
+	return all
+}
+
 // desk is where what only a person can decide is decided.
 type desk struct {
 	waivers []Waiver

@@ -92,25 +92,3 @@ func interior(o *object.Object, s *object.Section, from, to uint64) bool {
 func family(a, b *object.Function) bool {
 	return a == b || a.Parent() == b.Name || b.Parent() == a.Name || (a.Parent() != "" && a.Parent() == b.Parent())
 }
-
-// fieldsOf returns the relocations of s by the offset of their field.
-func fieldsOf(s *object.Section, from, to uint64) map[int]object.Reloc {
-	out := map[int]object.Reloc{}
-	for _, r := range s.Relocs {
-		if r.Off >= from && r.Off < to && r.Width() > 0 {
-			out[int(r.Off-from)] = r
-		}
-	}
-	return out
-}
-
-// withoutPads drops the instructions that only align others.
-func withoutPads(list []insn.Inst) []insn.Inst {
-	out := make([]insn.Inst, 0, len(list))
-	for _, i := range list {
-		if i.Kind != insn.Pad {
-			out = append(out, i)
-		}
-	}
-	return out
-}

@@ -2,13 +2,10 @@ package link
 
 import (
 	"bytes"
-	"cmp"
 	"debug/elf"
-	"encoding/binary"
 	"fmt"
-	"slices"
 
-	"livemend.dev/livemend/author/insn"
+	"livemend.dev/livemend/author/match"
 	"livemend.dev/livemend/author/object"
 )
 
@@ -32,168 +29,14 @@ func (p *proof) function(f *object.Function, n object.Named) string {
 	if !ok {
 		return "the binary has no such bytes"
 	}
-	ours := f.Section.Data[from:to]
-	fields := fieldsOf(f.Section, from, to)
-	c := &codes{proof: p, section: f.Section, base: from, ours: ours, theirs: stock, addr: n.Addr, fields: fields}
-	if c.flat() == "" {
-		return ""
-	}
-	// A build without a section per function has shorter jumps and other
-	// padding; the instructions are the same.
-	return c.stream()
+	c := &codes{proof: p, section: f.Section}
+	return (&match.Code{Section: f.Section, From: from, To: to, Theirs: stock, Addr: n.Addr, Value: c.value}).Differs()
 }
 
-// codes is one function in both forms.
+// codes is one function that is compared.
 type codes struct {
 	*proof
 	section *object.Section
-	base    uint64 // where ours starts in the section
-	ours    []byte
-	theirs  []byte // in the binary
-	addr    uint64 // of theirs
-	fields  map[int]object.Reloc
-}
-
-// flat compares byte by byte.
-func (c *codes) flat() string {
-	if len(c.ours) != len(c.theirs) {
-		return fmt.Sprintf("it has %d bytes, the binary's has %d", len(c.ours), len(c.theirs))
-	}
-	masked := make([]bool, len(c.ours))
-	for off, r := range c.fields {
-		skip := 0
-		if r.ThroughGOT() && off >= 2 && relaxed(c.ours[off-2:off+4], c.theirs[off-2:off+4]) {
-			skip = 2
-		}
-		for i := off - skip; i < off+r.Width() && i < len(masked); i++ {
-			masked[i] = true
-		}
-	}
-	for i := range c.ours {
-		if !masked[i] && c.ours[i] != c.theirs[i] {
-			return fmt.Sprintf("it differs from the binary's at offset %#x", i)
-		}
-	}
-	for off, r := range c.fields {
-		if r.ThroughGOT() && off >= 2 && c.ours[off-2] == 0xff && c.theirs[off-2] != 0xff {
-			continue // a relaxed call or jump; its field has moved
-		}
-		if r.Width() != 4 || off+4 > len(c.theirs) {
-			continue
-		}
-		lea := r.ThroughGOT() && off >= 2 && c.ours[off-2] == 0x8b && c.theirs[off-2] == 0x8d
-		if why := c.field(r, uint64(off), c.disp(off), lea); why != "" {
-			return why
-		}
-	}
-	return ""
-}
-
-func (c *codes) disp(off int) int64 {
-	return int64(int32(binary.LittleEndian.Uint32(c.theirs[off:])))
-}
-
-// stream compares instruction by instruction, without alignment and whatever
-// the length of jumps.
-func (c *codes) stream() string {
-	ours, err := insn.Decode(c.ours)
-	if err != nil {
-		return "it differs from the binary's, and its instructions cannot be read: " + err.Error()
-	}
-	theirs, err := insn.Decode(c.theirs)
-	if err != nil {
-		return "it differs from the binary's, whose instructions cannot be read: " + err.Error()
-	}
-	ours, theirs = withoutPads(ours), withoutPads(theirs)
-	if len(ours) != len(theirs) {
-		return fmt.Sprintf("it has %d instructions, the binary's has %d", len(ours), len(theirs))
-	}
-	for i := range ours {
-		if why := c.same(ours, theirs, ours[i], theirs[i]); why != "" {
-			return fmt.Sprintf("instruction %d at offset %#x: %s", i, ours[i].Off, why)
-		}
-	}
-	return ""
-}
-
-// same compares two instructions at the same place of two lists.
-func (c *codes) same(ours, theirs []insn.Inst, a, b insn.Inst) string {
-	differs := "it differs from the binary's"
-	r, filled := c.fields[a.RelOff]
-	filled = filled && a.Rel != 0
-	branches := a.Kind == insn.Branch && b.Kind == insn.Branch
-	if branches && a.Op != b.Op || a.Kind != b.Kind && !filled {
-		return differs
-	}
-	switch {
-	case a.Rel != 0 && !filled: // to a place in this function
-		if b.Rel == 0 || (!branches && (a.Len != b.Len || !c.equalBut(a, b))) {
-			return differs
-		}
-		if index(ours, a.Target(c.ours)) != index(theirs, b.Target(c.theirs)) {
-			return "it goes elsewhere than the binary's"
-		}
-		return ""
-	case branches:
-		// The field of a short jump has another place and width.
-		target := int64(c.addr) + b.Target(c.theirs)
-		return c.value(r, target-4-r.Addend, false)
-	}
-	if a.Len != b.Len && !(r.ThroughGOT() && a.Len == b.Len+1) {
-		return differs
-	}
-	if filled && r.ThroughGOT() && a.RelOff >= 2 && b.RelOff >= 1 && relaxedAt(c.ours[a.Off:a.End()], c.theirs[b.Off:]) {
-		return ""
-	}
-	if a.Len != b.Len || !c.equalBut(a, b) {
-		return differs
-	}
-	if !filled || b.Rel != 4 {
-		return ""
-	}
-	return c.field(r, uint64(b.RelOff), c.disp(b.RelOff), false)
-}
-
-// equalBut compares two instructions without the bytes of their relocations and
-// relative fields.
-func (c *codes) equalBut(a, b insn.Inst) bool {
-	for i := range a.Len {
-		if c.ours[a.Off+i] != c.theirs[b.Off+i] && !c.inField(a, a.Off+i) {
-			return false
-		}
-	}
-	return true
-}
-
-func (c *codes) inField(a insn.Inst, off int) bool {
-	if a.Rel != 0 && off >= a.RelOff && off < a.RelOff+a.Rel {
-		return true
-	}
-	for at := max(a.Off, off-7); at <= off; at++ {
-		if r, ok := c.fields[at]; ok && off < at+r.Width() {
-			return true
-		}
-	}
-	return false
-}
-
-// index returns the number of the first instruction at or behind off; -1 when
-// off lies in front of the code.
-func index(list []insn.Inst, off int64) int {
-	if off < 0 {
-		return -1
-	}
-	i, _ := slices.BinarySearchFunc(list, off, func(in insn.Inst, off int64) int { return cmp.Compare(int64(in.Off), off) })
-	return i
-}
-
-// field compares what relocation r refers to with what the binary's 4-byte
-// field at offset off of the function, holding disp, refers to.
-func (c *codes) field(r object.Reloc, off uint64, disp int64, direct bool) string {
-	if !r.Relative() || r.ForThreads() {
-		return ""
-	}
-	return c.value(r, int64(c.addr+off)+disp-r.Addend, direct)
 }
 
 // value compares the symbol of r with the address that the binary's linker
@@ -284,7 +127,7 @@ func (p *proof) data(s *object.Section, i int, n object.Named) string {
 	}
 	ours := bytes.Clone(s.Data[y.Value : y.Value+y.Size])
 	theirs := bytes.Clone(stock)
-	for off, r := range fieldsOf(s, y.Value, y.Value+y.Size) {
+	for off, r := range match.Fields(s, y.Value, y.Value+y.Size) {
 		end := min(off+r.Width(), len(ours))
 		clear(ours[off:end])
 		clear(theirs[off:end])

@@ -25,7 +25,8 @@ type patchCommand struct {
 }
 
 type patchBuild struct {
-	User patchBuildUser `cmd:"" help:"For a shared library or program, from two builds and the binary that runs."`
+	User   patchBuildUser   `cmd:"" help:"For a shared library or program, from two builds and the binary that runs."`
+	Kernel patchBuildKernel `cmd:"" help:"For a kernel of Debian, from a diff against its source package."`
 }
 
 type patchBuildUser struct {

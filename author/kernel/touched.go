@@ -1,0 +1,172 @@
+package kernel
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"livemend.dev/livemend/author/refusal"
+)
+
+// maxReached bounds the objects that a changed header may reach.
+const maxReached = 40
+
+// touched returns the files that a diff changes, sorted, and refuses those that a
+// patch of single objects cannot follow.
+func touched(diff []byte) (sources, headers []string, err error) {
+	lines := bufio.NewScanner(bytes.NewReader(diff))
+	lines.Buffer(nil, maxDiff)
+	all := map[string]bool{}
+	var refused []error
+	old := ""
+	for lines.Scan() {
+		line := lines.Text()
+		if name, ok := strings.CutPrefix(line, "--- "); ok {
+			old = fileIn(name)
+			continue
+		}
+		name, ok := strings.CutPrefix(line, "+++ ")
+		if !ok || old == "" {
+			continue
+		}
+		now := fileIn(name)
+		switch {
+		case now == "" || old == "/dev/null" || now == "/dev/null":
+			refused = append(refused, refusal.New(refusal.Sections, max(old, now), "a file comes or goes, so what the kernel is linked from would change"))
+		case !fs.ValidPath(now):
+			return nil, nil, fmt.Errorf("the diff names a file %q", now)
+		default:
+			all[now] = true
+		}
+		old = ""
+	}
+	if err := lines.Err(); err != nil {
+		return nil, nil, fmt.Errorf("reading the diff: %w", err)
+	}
+	if len(all) > maxSource {
+		return nil, nil, fmt.Errorf("the diff changes %d files; more than %d are no fix", len(all), maxSource)
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		switch top, _, _ := strings.Cut(name, "/"); {
+		case top == "Documentation" || top == "tools" || top == "samples" || top == "debian":
+		case strings.HasPrefix(name, "arch/") && !strings.HasPrefix(name, "arch/x86/"):
+		case path.Ext(name) == ".c":
+			sources = append(sources, name)
+		case path.Ext(name) == ".h":
+			headers = append(headers, name)
+		default:
+			refused = append(refused, refusal.New(refusal.Sections, name, "only changes of C sources and headers can be followed into objects"))
+		}
+	}
+	if len(refused) == 0 && len(sources)+len(headers) == 0 {
+		refused = append(refused, refusal.New(refusal.Nothing, "the diff", "it changes no source of a kernel for amd64"))
+	}
+	return sources, headers, errors.Join(refused...)
+}
+
+// fileIn returns the name in a line of a diff, without what stands in front of
+// the first slash.
+func fileIn(text string) string {
+	name, _, _ := strings.Cut(strings.TrimSpace(text), "\t")
+	if name == "/dev/null" {
+		return name
+	}
+	_, name, _ = strings.Cut(name, "/")
+	return name
+}
+
+// reached returns the C sources that include one of the headers, directly or
+// through others. Names are compared without folders, so it may return too many.
+func reached(tree string, headers []string) ([]string, error) {
+	if len(headers) == 0 {
+		return nil, nil
+	}
+	by := map[string][]string{} // name of a header to the files that include it
+	err := filepath.WalkDir(tree, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(tree, file)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if skipped(name) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if ext := filepath.Ext(name); ext != ".c" && ext != ".h" && ext != ".S" || !d.Type().IsRegular() {
+			return nil
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		for _, header := range included(text) {
+			by[header] = append(by[header], name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	seen, sources := map[string]bool{}, map[string]bool{}
+	queue := slices.Clone(headers)
+	for len(queue) > 0 {
+		base := path.Base(queue[0])
+		queue = queue[1:]
+		if seen[base] {
+			continue
+		}
+		seen[base] = true
+		for _, name := range by[base] {
+			if path.Ext(name) == ".h" {
+				queue = append(queue, name)
+			} else {
+				sources[name] = true
+			}
+		}
+		if len(sources) > maxReached {
+			return nil, refusal.New(refusal.Sections, strings.Join(headers, ", "), fmt.Sprintf("the header reaches more than %d objects, which would all have to be built and compared; move the change into the sources that need it", maxReached))
+		}
+	}
+	return slices.Sorted(maps.Keys(sources)), nil
+}
+
+// skipped reports whether a folder holds no sources of a kernel for amd64.
+func skipped(dir string) bool {
+	switch dir {
+	case "Documentation", "tools", "samples", "debian", "scripts", ".git":
+		return true
+	}
+	return path.Dir(dir) == "arch" && dir != "arch/x86"
+}
+
+// included lists the headers that a file includes, without their folders.
+func included(text []byte) []string {
+	var out []string
+	for line := range bytes.Lines(text) {
+		rest, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("#"))
+		if !ok {
+			continue
+		}
+		if rest, ok = bytes.CutPrefix(bytes.TrimSpace(rest), []byte("include")); !ok {
+			continue
+		}
+		name := strings.Trim(string(bytes.TrimSpace(rest)), `"<>`)
+		if end := strings.IndexAny(name, `"> `); end >= 0 {
+			name = name[:end]
+		}
+		out = append(out, path.Base(name))
+	}
+	return out
+}
