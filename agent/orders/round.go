@@ -316,12 +316,7 @@ func (x *Executor) publish() error {
 		t.Patches = append(t.Patches, s.local())
 	}
 	t.Quarantined = x.Store.Quarantines()
-	if x.Kernel != nil {
-		var err error
-		if t.KernelHalted, err = x.Kernel.Halted(); err != nil {
-			return err
-		}
-	}
+	t.KernelHalted = x.Kernel != nil && x.Kernel.Halted()
 	return localfiles.Write(x.RunDir, t)
 }
 

@@ -114,10 +114,7 @@ func bootCommand(ctx context.Context, o options) error {
 		return err
 	}
 	defer store.Close() // what was written is durable
-	inDoubt, err := store.Intent()
-	if err != nil {
-		return err
-	}
+	inDoubt := store.Intent() // as the last boot left it
 	keeper := startKeeper(ctx, o, store, nil)
 	if keeper == nil {
 		return errors.New("no kernel patch was loaded")

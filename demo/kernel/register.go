@@ -47,8 +47,8 @@ func (t *tour) publish(ctx context.Context) (string, error) {
 	if err := os.WriteFile(diff, fix, 0o644); err != nil {
 		return "", err
 	}
-	account, err := t.stage.Livemend(ctx, "patch", "build", "kernel", "--release", t.kernel.release, "--level", "1", "--id", "K-"+vulnerability, "--diff", diff,
-		"--fix", fmt.Sprintf("CVE=%s,severity=%s,component=linux,distribution=%s,fixed=%s", vulnerability, severity, distribution, fixedVersion), "--out", out)
+	account, err := t.stage.Livemend(ctx, "patch", "build", "kernel", "--release", t.kernel.release, "--level", "1", "--id", "K-"+vulnerability, "--fix", diff,
+		"--cve", fmt.Sprintf("%s,severity=%s,distribution=%s,fixed=%s", vulnerability, severity, distribution, fixedVersion), "--out", out)
 	if err != nil {
 		return "", err
 	}
@@ -59,7 +59,7 @@ func (t *tour) publish(ctx context.Context) (string, error) {
 // scanner's content.
 func (t *tour) release(ctx context.Context, out, account string) (string, error) {
 	var files []string
-	for _, pattern := range []string{"*.lmp", "*.json"} {
+	for _, pattern := range []string{"*.ko", "*.json"} {
 		found, err := filepath.Glob(filepath.Join(out, pattern))
 		if err != nil || len(found) != 1 {
 			return "", fmt.Errorf("the author tool left %d files %s: %w", len(found), pattern, err)
