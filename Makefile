@@ -2,7 +2,7 @@
 # Both install what they need from the distribution's packages and say so.
 
 .DELETE_ON_ERROR:
-.PHONY: build demo test test-cves packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-test need-bench need-load bench-userspace bench-kernel load-userspace fuzz clean FORCE
+.PHONY: build demo demo-kernel test test-cves packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-demo-kernel need-test need-bench need-load bench-userspace bench-kernel load-userspace fuzz clean FORCE
 
 VERSION := 0.1.0
 ARCH    := amd64
@@ -23,6 +23,9 @@ bin/livemend-agent: FORCE
 bin/livemend-demo: FORCE
 	@CGO_ENABLED=0 go build $(FLAGS) -o $@ ./demo
 
+bin/livemend-demo-kernel: FORCE
+	@CGO_ENABLED=0 go build $(FLAGS) -o $@ ./demo/kernel
+
 packages: $(DEB)
 
 $(DEB): bin/livemend-agent $(wildcard packaging/agent/*) packaging/build-deb.sh
@@ -33,8 +36,13 @@ $(DEB): bin/livemend-agent $(wildcard packaging/agent/*) packaging/build-deb.sh
 assets:
 	@platform/web/assets.sh
 
-need-demo need-test need-bench need-load: need-%:
+need-demo need-demo-kernel need-test need-bench need-load: need-%:
 	@tools/need.sh $*
+
+demo-kernel: need-demo-kernel
+	@echo "building"
+	@$(MAKE) --no-print-directory build packages bin/livemend-demo-kernel
+	@exec bin/livemend-demo-kernel $(ARGS)
 
 demo: need-demo
 	@echo "building"
@@ -65,8 +73,8 @@ vuln:
 gotest:
 	@if [ -z "$$LIVEMEND_SAMPLES" ] && [ -d ../shared/samples/scans ]; then \
 		LIVEMEND_SAMPLES=$$(cd ../shared/samples/scans && pwd); export LIVEMEND_SAMPLES; fi; \
-	go test -race -timeout 15m $$(go list ./... | grep -v '/demo$$')
-	LIVEMEND_PROGRAMS=$$(pwd) LIVEMEND_SCREENSHOTS=$$(pwd)/screenshots go test -race -timeout 15m ./demo
+	go test -race -timeout 15m $$(go list ./... | grep -v -e '/demo$$' -e '/demo/kernel$$')
+	LIVEMEND_PROGRAMS=$$(pwd) LIVEMEND_SCREENSHOTS=$$(pwd)/screenshots go test -race -p 1 -timeout 15m ./demo ./demo/kernel
 
 # Every real fix in docs/fixes.md, built from source packages and applied: about
 # an hour. What is finished stays in the folder, so that the next run goes on.
@@ -75,8 +83,9 @@ test-cves: need-test
 	mkdir -p $(CVES)
 	LIVEMEND_TEST_CVES=1 LIVEMEND_TEST_CVES_WORK=$(CVES) go test -v -count=1 -timeout 4h ./author/debian/fixes
 
-# Figures of live patching processes, and of the kernel of a guest; they mean
-# something on a quiet machine. The last takes ten minutes: patches go on and off 1,000 times under load.
+# Figures of live patching processes, and the kernel of a guest; they mean
+# something on a quiet machine. In the last patches go on and off 1,000 times
+# under load, for some minutes.
 bench-userspace: need-bench
 	go test -run '^$$' -bench Userspace -benchtime 1x ./agent/userspace
 

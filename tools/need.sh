@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what is missing from the distribution's packages, and says so:
-# need.sh demo | need.sh test | need.sh bench | need.sh load
+# need.sh demo | demo-kernel | test | bench | load
 # Quick when nothing is missing; then it needs neither root nor network.
 set -eu
 
@@ -17,7 +17,7 @@ postgres_there() { ls /usr/lib/postgresql/*/bin/initdb; }
 need gcc has gcc
 need libc6-dev test -e /usr/include/stdio.h
 case $1 in
-demo | test)
+demo | demo-kernel | test)
 	need binutils has objcopy
 	need xz-utils has xz
 	need curl has curl
@@ -33,7 +33,7 @@ load | test)
 	;;
 esac
 case $1 in
-bench | test)
+bench | demo-kernel | test)
 	# Guests: QEMU, and what their kernels and modules are unpacked and built with.
 	need qemu-system-x86 has qemu-system-x86_64
 	need e2fsprogs test -x /sbin/mkfs.ext4
@@ -43,6 +43,16 @@ bench | test)
 	need make has make
 	need gcc-12 has gcc-12
 	need libelf1 installed libelf1
+	;;
+esac
+case $1 in
+demo-kernel | test)
+	# What a kernel's source is configured and compiled with.
+	need bc has bc
+	need bison has bison
+	need flex has flex
+	need libelf-dev test -e /usr/include/libelf.h
+	need libssl-dev test -e /usr/include/openssl/evp.h
 	;;
 esac
 if [ "$1" = test ]; then

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"livemend.dev/livemend/author/kernel"
 	"livemend.dev/livemend/demo/stage"
 	"livemend.dev/livemend/internal/guest"
 	"livemend.dev/livemend/packaging"
@@ -49,6 +50,9 @@ func (t *tour) publish(ctx context.Context) (string, error) {
 	}
 	account, err := t.stage.Livemend(ctx, "patch", "build", "kernel", "--release", t.kernel.release, "--level", "1", "--id", "K-"+vulnerability, "--fix", diff,
 		"--cve", fmt.Sprintf("%s,severity=%s,distribution=%s,fixed=%s", vulnerability, severity, distribution, fixedVersion), "--out", out)
+	if err != nil && strings.Contains(err.Error(), kernel.ErrUnavailable.Error()) {
+		return "", fmt.Errorf("%w: %w", guest.ErrUnavailable, err)
+	}
 	if err != nil {
 		return "", err
 	}

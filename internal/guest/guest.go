@@ -1,5 +1,5 @@
 // Package guest boots the distribution's real kernels in QEMU for tests of live
-// patching, and runs programs in them. It is test support only: no product may
+// patching and for the demonstration, and runs programs in them. No product may
 // link it, and it never touches the kernel of the machine that it runs on.
 //
 // The kernel's packages are downloaded, pinned by their SHA-256, and unpacked
