@@ -16,8 +16,11 @@ import (
 	"livemend.dev/livemend/trust"
 )
 
-// version is set at build time.
-var version = "development"
+// Set at build time. Tests have less patience than servers.
+var (
+	version   = "development"
+	probation = "10m" // that a kernel patch has to prove itself
+)
 
 const usage = `livemend-agent: live patches for this server
 

@@ -98,7 +98,11 @@ func startKeeper(ctx context.Context, o options, store *state.Store, condemned f
 		Engine: kernel.New(kernel.Options{RunDir: o.run, NudgeAfter: allowed.KernelNudge, Force: allowed.KernelForce}),
 		Store:  store, Now: time.Now, Log: log, Condemned: condemned,
 	}
-	if err := k.Start(ctx); err != nil {
+	k.Probation, err = time.ParseDuration(probation)
+	if err == nil {
+		err = k.Start(ctx)
+	}
+	if err != nil {
 		log("kernel patches are not loaded: " + err.Error())
 		return nil
 	}
@@ -113,7 +117,7 @@ func bootCommand(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	defer store.Close() // what was written is durable
+	defer store.Close()       // what was written is durable
 	inDoubt := store.Intent() // as the last boot left it
 	keeper := startKeeper(ctx, o, store, nil)
 	if keeper == nil {

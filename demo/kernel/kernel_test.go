@@ -13,8 +13,9 @@ import (
 	"livemend.dev/livemend/internal/guest"
 )
 
-// TestDemonstration is make demo-kernel ARGS=--once.
-func TestDemonstration(t *testing.T) {
+// open makes a tour that nothing was shown of.
+func open(t *testing.T) *tour {
+	t.Helper()
 	home := os.Getenv("LIVEMEND_PROGRAMS")
 	if home == "" {
 		t.Skip("LIVEMEND_PROGRAMS does not name the folder with bin and dist; make test sets it")
@@ -36,8 +37,14 @@ func TestDemonstration(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return tr
+}
+
+// TestDemonstration is make demo-kernel ARGS=--once.
+func TestDemonstration(t *testing.T) {
+	tr := open(t)
 	var out strings.Builder
-	err = show.Run(t.Context(), &out, tr.steps())
+	err := show.Run(t.Context(), &out, tr.steps())
 	if errors.Is(err, guest.ErrUnavailable) {
 		t.Skip(err)
 	}

@@ -356,7 +356,7 @@ func (t *tour) compare(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fixed, theirs, err := t.boot(ctx, guest.Debian61Fixed, "fixed-server")
+	fixed, theirs, err := t.boot(ctx, guest.Config{Kernel: guest.Debian61Fixed}, "fixed-server")
 	if err != nil {
 		return "", err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -119,7 +120,7 @@ func (t *tour) startServices(ctx context.Context) (string, error) {
 func (t *tour) startServer(ctx context.Context) (string, error) {
 	var answer string
 	var err error
-	if t.server, answer, err = t.boot(ctx, guest.Debian61, "server"); err != nil {
+	if t.server, answer, err = t.boot(ctx, guest.Config{Kernel: guest.Debian61, Network: true}, "server"); err != nil {
 		return "", err
 	}
 	if err := is(answer, "VULNERABLE"); err != nil {
@@ -134,14 +135,14 @@ func (t *tour) startServer(ctx context.Context) (string, error) {
 	return fmt.Sprintf("kernel %s, build-id %s, boot %s\n%s of it, by user %d: %s", t.kernel.release, t.kernel.buildID, t.before, vulnerability, nobody, answer), nil
 }
 
-// boot starts a server with one of the distribution's kernels and returns what
-// the oracle says.
-func (t *tour) boot(ctx context.Context, kernel guest.Kernel, name string) (g *guest.Guest, answer string, err error) {
+// boot starts a server, whose files are made here, with one of the distribution's
+// kernels, and returns what the oracle says.
+func (t *tour) boot(ctx context.Context, c guest.Config, name string) (g *guest.Guest, answer string, err error) {
 	work := filepath.Join(t.stage.Dir, name)
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return nil, "", err
 	}
-	files, err := root(ctx, work, kernel)
+	files, err := root(ctx, work, c.Kernel)
 	if err != nil {
 		return nil, "", err
 	}
@@ -157,8 +158,10 @@ func (t *tour) boot(ctx context.Context, kernel guest.Kernel, name string) (g *g
 	if err != nil {
 		return nil, "", err
 	}
+	maps.Copy(files, c.Files)
 	// Files of the first file system are in memory twice until it is unpacked.
-	g, err = guest.Start(ctx, guest.Config{Kernel: kernel, SMP: 2, Network: true, Memory: serverMemory + 2*int(megabytes), Files: files}, work)
+	c.Files, c.SMP, c.Memory = files, 2, serverMemory+2*int(megabytes)
+	g, err = guest.Start(ctx, c, work)
 	if err != nil {
 		return nil, "", err
 	}
