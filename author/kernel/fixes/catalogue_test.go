@@ -1,0 +1,40 @@
+package fixes_test
+
+import (
+	"livemend.dev/livemend/author/refusal"
+	"livemend.dev/livemend/internal/guest"
+)
+
+// fix is one fix and what must come of it.
+type fix struct {
+	name   string
+	kernel guest.Kernel
+
+	diff  string              // of ours, in folder diffs; or
+	later string              // a later version of the source package, and
+	take  map[string][]string // what the fix is in it: see backport
+
+	functions []string     // that the patch must replace
+	refused   refusal.Kind // the reason for which it must not be built, or empty
+	probe     string       // asks the guest; empty when nothing can be seen from outside
+	root      bool         // the probe needs privileges
+	reach     string       // instead: the new code of this function runs when the probe does
+	note      string       // for the page
+
+	quick bool // built and loaded in every run of the tests
+}
+
+var catalogue = []fix{
+	{name: "CVE-2026-46333", kernel: guest.Debian61, diff: "CVE-2026-46333.diff", functions: []string{"__ptrace_may_access"}, probe: "ptrace-zombie", quick: true,
+		note: "our own form of the fix: a process without memory may be looked into only with CAP_SYS_PTRACE"},
+	{name: "CVE-2026-46333 (upstream's form)", kernel: guest.Debian61, later: "6.1.176-1",
+		take:    map[string][]string{"kernel/ptrace.c": {"task_still_dumpable", "__ptrace_may_access"}, "kernel/exit.c": {"exit_mm"}, "include/linux/sched.h": {"struct task_struct {"}},
+		refused: refusal.Layout, note: "a new bit in struct task_struct"},
+	{name: "CVE-2026-53236", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"net/core/sock.c": {"sk_setsockopt"}}, functions: []string{"sk_setsockopt"}, probe: "tcp-filter"},
+	{name: "CVE-2026-53249", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"net/ipv4/ip_options.c": {"ip_options_get"}}, functions: []string{"ip_options_get"}, probe: "source-route"},
+	{name: "CVE-2026-52928", kernel: guest.Debian61, later: "6.1.192-2", take: map[string][]string{"net/unix/af_unix.c": {"unix_ioctl"}}, functions: []string{"unix_ioctl"}, probe: "unix-mark"},
+	{name: "CVE-2026-52923", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"ipc/util.c": {"ipc_idr_alloc"}}, functions: []string{"ipc_addid"}, probe: "message-next-id", root: true,
+		note: "the fix is in an inlined function; its caller travels"},
+	{name: "CVE-2026-43074", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"fs/eventpoll.c": {"struct eventpoll {", "ep_free"}}, refused: refusal.Layout, note: "a new member of struct eventpoll"},
+	{name: "CVE-2026-98493", kernel: guest.Debian61, later: "6.1.192-2", take: map[string][]string{"net/ipv4/ipconfig.c": {"*"}}, refused: refusal.Initialiser, note: "code that runs at start-up only"},
+}
