@@ -400,19 +400,6 @@ func (e *Engine) disable(ctx context.Context, name string, now phase) error {
 	return errors.Join(err, &Error{Kind: ErrKept, Tasks: tasks})
 }
 
-// Status returns the live patches that the kernel has, whoever loaded them.
-func (e *Engine) Status() ([]Loaded, error) { return loaded() }
-
-// IsApplied reports whether every task runs the patch's functions.
-func (e *Engine) IsApplied(p Patch) (bool, error) {
-	m, err := module.Read(p.Module)
-	if err != nil {
-		return false, &Error{Kind: ErrModule, Detail: err.Error()}
-	}
-	now, err := readPhase(m.Name)
-	return err == nil && now.there && now.enabled && !now.switching && m.BuildID != "" && moduleID(m.Name) == m.BuildID, err
-}
-
 // forcedFile holds the boot in which a switch was forced.
 const forcedFile = "kernel-forced"
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"livemend.dev/livemend/patch"
+	"livemend.dev/livemend/patch/module"
 )
 
 // maxLoaded bounds the live patches that are looked at.
@@ -79,4 +80,17 @@ func unload(name string) error {
 		}
 		time.Sleep(pause)
 	}
+}
+
+// Status returns the live patches that the kernel has, whoever loaded them.
+func (e *Engine) Status() ([]Loaded, error) { return loaded() }
+
+// IsApplied reports whether every task runs the patch's functions.
+func (e *Engine) IsApplied(p Patch) (bool, error) {
+	m, err := module.Read(p.Module)
+	if err != nil {
+		return false, &Error{Kind: ErrModule, Detail: err.Error()}
+	}
+	now, err := readPhase(m.Name)
+	return err == nil && now.there && now.enabled && !now.switching && m.BuildID != "" && moduleID(m.Name) == m.BuildID, err
 }

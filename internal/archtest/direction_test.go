@@ -14,12 +14,12 @@ var layers = []struct {
 	name    string
 	folders []string
 }{
-	{"programs", []string{"cmd", "demo!"}},
-	{"demonstration", []string{"demo/show", "demo/stage"}},
+	{"programs", []string{"cmd", "demo!", "demo/kernel!", "demo/kernel/oracle"}},
+	{"demonstration", []string{"demo/show", "demo/stage", "demo/evidence"}},
 	{"demonstration's ground", []string{"demo/sample", "demo/world"}},
 	{"tests of the platform, with a portal", []string{"platform/platformtest"}},
 	{"tests of services", []string{"portal/portaltest", "author/authortest"}},
-	{"adapters of the services", []string{"platform/web", "platform/api", "platform/agents", "portal/api", "author/debian"}},
+	{"adapters of the services", []string{"platform/web", "platform/api", "platform/agents", "portal/api", "author/debian", "author/kernel!", "author/kernel/fixes"}},
 	{"services", []string{"platform", "portal!", "author!", "agent!"}},
 	{"storage of the services", []string{"store/platformdb", "store/portaldb"}},
 	{"parts of the services", []string{"portal/client", "author", "agent", "channel/server"}},
