@@ -118,19 +118,17 @@ type carrier struct {
 	rawOf []*relocatable.Section // by section number
 	proof *proof
 
-	code   map[int]*relocatable.Section       // functions that travel, by section number
-	data   map[extent]*relocatable.Section    // constants and variables that travel
-	labels map[*relocatable.Section]placement // of slices of code, where they come from
+	code map[int]*relocatable.Section    // functions that travel, by section number
+	data map[extent]*relocatable.Section // constants and variables that travel
+	off  map[string]bool                 // tracepoints that the new code cannot be asked to report
 }
 
 type extent struct{ section, from int }
 
-type placement struct{ section, from int }
-
 // carry adds the changed and new functions of one object and the tables that
 // describe them.
 func (c *carrier) carry() []error {
-	c.code, c.data = map[int]*relocatable.Section{}, map[extent]*relocatable.Section{}
+	c.code, c.data, c.off = map[int]*relocatable.Section{}, map[extent]*relocatable.Section{}, map[string]bool{}
 	for _, f := range slices.Concat(c.pair.Changed, c.pair.New) {
 		s := f.Section
 		if c.code[s.Index] == nil {
@@ -176,6 +174,9 @@ func (c *carrier) name(f *object.Function) error {
 	place := c.pair.Path + " " + f.Name
 	if !traced(c.pair.Before, before) {
 		return refusal.New(refusal.Branch, place, "it has no call of the tracer at its start (it is marked notrace or noinstr), which is where a live patch takes over")
+	}
+	if c.proof.overridden[f.Name] {
+		return refusal.New(refusal.Foreign, place, "it is weak, and "+c.proof.stock.object+" runs another object's function of this name")
 	}
 	addr, ok := c.proof.where(before.Symbol)
 	position, found := c.proof.stock.position(f.Name, addr)

@@ -2,7 +2,9 @@ package kernel
 
 import (
 	"bytes"
-	"fmt"
+	"debug/elf"
+	"math"
+	"slices"
 	"strings"
 
 	"livemend.dev/livemend/author/match"
@@ -18,12 +20,22 @@ type proof struct {
 	obj    *object.Object
 	at     map[int]uint64 // symbols of obj in the stock object
 	proven int
+	twins  []twin
+
+	overridden map[string]bool // weak functions of which another object has the one that runs
+}
+
+// twin is a function that the stock object has several times with equal code:
+// a copy of an inline function of a header in each object that uses it.
+type twin struct {
+	symbol int
+	at     []uint64
 }
 
 // prove compares every function of o that runs after start-up. Another
 // compiler, configuration or source shows here.
 func prove(s *stock, o *object.Object) (*proof, []error) {
-	p := &proof{stock: s, obj: o, at: map[int]uint64{}}
+	p := &proof{stock: s, obj: o, at: map[int]uint64{}, overridden: map[string]bool{}}
 	var refused []error
 	for _, f := range o.Functions {
 		if startup(f.Section.Name) || f.Section.Data == nil {
@@ -35,7 +47,29 @@ func prove(s *stock, o *object.Object) (*proof, []error) {
 		}
 		p.proven++
 	}
+	p.tellTwins()
 	return p, refused
+}
+
+// tellTwins finds which of several equal functions is the object's: linkers keep
+// an object's functions together, so it is the one among the others.
+func (p *proof) tellTwins() {
+	low, high := uint64(math.MaxUint64), uint64(0)
+	for _, f := range p.obj.Functions {
+		// Rarely used parts lie elsewhere, and so do sections with names of their own.
+		if addr, ok := p.at[f.Symbol]; ok && f.Section.Name == ".text."+f.Name {
+			low, high = min(low, addr), max(high, addr)
+		}
+	}
+	for _, t := range p.twins {
+		if _, known := p.at[t.symbol]; known {
+			continue // code of the object refers to it
+		}
+		within := slices.DeleteFunc(slices.Clone(t.at), func(addr uint64) bool { return addr < low || addr > high })
+		if len(within) == 1 {
+			p.at[t.symbol] = within[0]
+		}
+	}
 }
 
 // startup reports whether a section is used only while the kernel or a module
@@ -68,10 +102,18 @@ func (p *proof) function(f *object.Function) error {
 		found[i] = at
 	}
 	switch {
+	case len(fits) == 0 && y.Bind == elf.STB_WEAK:
+		p.overridden[f.Name] = true
+		return nil
 	case len(fits) == 0:
 		return refusal.New(refusal.Foreign, place, "the stock "+p.stock.object+"'s is another one ("+why+"), so this build is not the distribution's: another compiler, configuration or source")
 	case len(fits) > 1:
-		return refusal.New(refusal.Symbol, place, fmt.Sprintf("the stock %s has %d functions of this name with this code, and it cannot be told which one it is", p.stock.object, len(fits)))
+		t := twin{symbol: f.Symbol}
+		for _, i := range fits {
+			t.at = append(t.at, p.stock.symbols[i].addr)
+		}
+		p.twins = append(p.twins, t)
+		return nil
 	}
 	p.at[f.Symbol] = p.stock.symbols[fits[0]].addr
 	for symbol, addr := range found[fits[0]] {

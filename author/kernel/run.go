@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,9 +61,11 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	more, err := reached(p.source, headers)
-	if err != nil {
-		return nil, err
+	// What a header that reaches too far changes is still looked for in the sources
+	// of the fix, so that the answer has all reasons.
+	more, far := reached(p.source, headers)
+	if far != nil && len(refusal.All(far)) == 0 {
+		return nil, far
 	}
 	for _, name := range more {
 		if !slices.Contains(sources, name) {
@@ -83,7 +86,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	}
 	b.inputs = append(b.inputs, patch.Input{Name: "vmlinux " + b.Release, SHA256: sumOf(image)})
 	goods, err := b.pack(ctx, p, kernel, parts)
-	if err != nil {
+	if err := errors.Join(far, err); err != nil {
 		return nil, err
 	}
 	module, err := b.link(ctx, p, t, goods, parts)
@@ -279,13 +282,21 @@ func (b *build) pack(ctx context.Context, p *packages, kernel *stock, parts []*p
 			b.note("the %d functions of %s are the ones of the stock %s, byte for byte where no address stands", x.proof.proven, x.unit.path, s.object)
 		}
 	}
-	refused = append(refused, author.Review(pairs, b.Waivers)...)
+	for _, err := range author.Review(pairs, b.Waivers) {
+		if r := refusal.All(err); len(r) == 1 {
+			err = reworded(nil, r[0])
+		}
+		refused = append(refused, err)
+	}
 	if len(refused) > 0 {
 		return nil, errors.Join(refused...)
 	}
 	for _, x := range changed {
 		c := &carrier{cargo: goods, pair: x.pair, obj: x.after, raw: x.raw, rawOf: x.rawOf, proof: x.proof}
 		refused = append(refused, c.carry()...)
+		for _, name := range slices.Sorted(maps.Keys(c.off)) {
+			b.note("%s: tracepoint %s is silent in the new code", x.unit.path, name)
+		}
 	}
 	if len(goods.changes) == 0 && len(refused) == 0 {
 		refused = append(refused, refusal.New(refusal.Nothing, filepath.Base(b.Diff), "no function that runs in the kernel changed"))
@@ -301,7 +312,7 @@ func reworded(x *part, r *refusal.Error) *refusal.Error {
 		"the list of functions that run when the library is loaded or unloaded changed", "code or data of start-up or end changed, which a running kernel has behind itself",
 		"it runs when the library is loaded", "it runs when the kernel starts",
 	).Replace(r.Reason)
-	if r.Kind != refusal.Sections {
+	if r.Kind != refusal.Sections || x == nil {
 		return &out
 	}
 	name := strings.TrimPrefix(r.Place, x.unit.path+" ")

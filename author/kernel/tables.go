@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"livemend.dev/livemend/author/klp"
 	"livemend.dev/livemend/author/object"
 	"livemend.dev/livemend/author/refusal"
 	"livemend.dev/livemend/author/relocatable"
@@ -72,6 +73,15 @@ func (c *carrier) table(number int, s *relocatable.Section) error {
 		if first == nil || first.Section == nil || c.code[c.numberOf(first.Section)] == nil {
 			continue
 		}
+		if s.Name == "__jump_table" {
+			leave, err := c.switched(s, e)
+			if err != nil {
+				return err
+			}
+			if leave {
+				continue
+			}
+		}
 		if err := c.entry(s, e); err != nil {
 			return err
 		}
@@ -120,11 +130,6 @@ func (c *carrier) described(s *relocatable.Section, e entry, n int) (*relocatabl
 	if s.Name == ".altinstructions" && n == 1 {
 		return c.replacement(s, e, r)
 	}
-	if s.Name == "__jump_table" && n == 2 && c.proof.stock != c.kernel {
-		if err := c.jumpKey(r, number); err != nil {
-			return nil, 0, err
-		}
-	}
 	if s.Flags&elf.SHF_ALLOC == 0 { // for objtool; places in code only
 		to := c.numberOf(r.Symbol.Section)
 		if c.code[to] == nil {
@@ -136,24 +141,36 @@ func (c *carrier) described(s *relocatable.Section, e entry, n int) (*relocatabl
 	return c.resolve(table, object.Reloc{Off: r.Off, Type: r.Type, Symbol: number, Addend: r.Addend}, "table "+name)
 }
 
-// jumpKey refuses a switchable jump whose switch lies in the patched module: the
-// kernel reads the table before that module need be there.
-func (c *carrier) jumpKey(r relocatable.Reloc, number int) error {
-	y := &c.obj.Symbols[number]
-	if y.Section == object.Undefined && (c.exports[y.Name] == "vmlinux" || len(c.kernel.defined(y.Name)) > 0 && len(c.proof.stock.defined(y.Name)) == 0) {
-		return nil
+// switched decides about a switchable jump whose switch lies in the patched
+// module: the kernel sets jumps up when it loads the patch, before that module
+// need be there. A tracepoint is left switched off in the new code, which is told;
+// whatever else depends on a switch is refused.
+func (c *carrier) switched(s *relocatable.Section, e entry) (leave bool, err error) {
+	if c.proof.stock == c.kernel {
+		return false, nil
 	}
-	to, at, _ := c.obj.TargetOf(c.obj.Sections[c.numberOf(c.raw.Section("__jump_table"))], object.Reloc{Off: r.Off, Type: r.Type, Symbol: number, Addend: r.Addend})
-	what := y.Name
-	if to != nil {
-		if restarted[to.Name] {
-			return nil // it travels
-		}
+	r := e.relocs[2]
+	number := slices.Index(c.raw.Symbols, r.Symbol) + 1
+	if number == 0 {
+		return false, nil // refused later
+	}
+	what := c.obj.Symbols[number].Name
+	to, at, _ := c.obj.TargetOf(c.obj.Sections[c.numberOf(s)], object.Reloc{Off: r.Off, Type: r.Type, Symbol: number, Addend: r.Addend})
+	switch {
+	case to != nil && restarted[to.Name]:
+		return false, nil // it travels
+	case to != nil:
 		if i, ok := c.obj.Covering(to, at); ok {
 			what = c.obj.Symbols[i].Name
 		}
+	case len(c.proof.stock.defined(what)) == 0 && (c.exports[what] == klp.Vmlinux || len(c.kernel.defined(what)) > 0):
+		return false, nil
 	}
-	return refusal.New(refusal.Relocation, c.pair.Path, "a changed function has a jump that is switched by "+what+" of module "+c.proof.stock.object+"; the kernel sets such jumps up before the module need be loaded")
+	if name, ok := strings.CutPrefix(what, "__tracepoint_"); ok {
+		c.off[name] = true
+		return true, nil
+	}
+	return false, refusal.New(refusal.Relocation, c.pair.Path, "a changed function has a jump that is switched by "+what+" of module "+c.proof.stock.object+"; the kernel sets such jumps up before the module need be loaded")
 }
 
 // replacement carries the code that an alternative puts in place: the entry's

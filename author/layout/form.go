@@ -152,7 +152,7 @@ func (m *maker) body(d *die, depth int) *form {
 		case dwarf.TagMember, dwarf.TagInheritance:
 			name := c.name
 			if name == "" {
-				name = "without a name at " + c.at
+				name = f.nameless(c.at)
 			}
 			f.members = append(f.members, member{name: name, at: c.at, of: m.of(c, depth+1)})
 		case dwarf.TagEnumerator:
@@ -160,6 +160,16 @@ func (m *maker) body(d *die, depth int) *form {
 		}
 	}
 	return f
+}
+
+// nameless names a member without a name by its place; several of a union have
+// the same, and are told apart by their order.
+func (f *form) nameless(at string) string {
+	name := "without a name at " + at
+	for n := 2; slices.ContainsFunc(f.members, func(m member) bool { return m.name == name }); n++ {
+		name = fmt.Sprintf("%d without a name at %s", n, at)
+	}
+	return name
 }
 
 // typedef returns the form of a typedef: that of the nameless type behind it, or

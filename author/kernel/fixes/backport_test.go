@@ -89,7 +89,7 @@ func merge(was, is string, blocks []string) (string, error) {
 
 // block finds a function or structure that ends with a brace in the first column.
 func block(text, name string) (from, to int, ok bool) {
-	pattern := `(?m)^[A-Za-z_][^;\n=]*\b` + regexp.QuoteMeta(name) + `\([^;{}]*\)\n*\{\n`
+	pattern := `(?m)^(?:[A-Za-z_][^;\n=]*\b)?` + regexp.QuoteMeta(name) + `\([^;{}]*\)\n*\{\n`
 	if strings.HasSuffix(name, "{") {
 		pattern = `(?m)^` + regexp.QuoteMeta(name) + `\n`
 	}

@@ -18,7 +18,10 @@ type fix struct {
 	refused   refusal.Kind // the reason for which it must not be built, or empty
 	probe     string       // asks the guest; empty when nothing can be seen from outside
 	root      bool         // the probe needs privileges
-	reach     string       // instead: the new code of this function runs when the probe does
+	reach     string       // instead: the new code of this function is seen to run
+	trigger   string       // by this
+	sysctl    string       // FILE=VALUE below /proc/sys, set before
+	disk      bool         // the guest has a file system on a disk
 	note      string       // for the page
 
 	quick bool // built and loaded in every run of the tests
@@ -36,5 +39,9 @@ var catalogue = []fix{
 	{name: "CVE-2026-52923", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"ipc/util.c": {"ipc_idr_alloc"}}, functions: []string{"ipc_addid"}, probe: "message-next-id", root: true,
 		note: "the fix is in an inlined function; its caller travels"},
 	{name: "CVE-2026-43074", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"fs/eventpoll.c": {"struct eventpoll {", "ep_free"}}, refused: refusal.Layout, note: "a new member of struct eventpoll"},
-	{name: "CVE-2026-98493", kernel: guest.Debian61, later: "6.1.192-2", take: map[string][]string{"net/ipv4/ipconfig.c": {"*"}}, refused: refusal.Initialiser, note: "code that runs at start-up only"},
+	{name: "CVE-2026-98655", kernel: guest.Debian61, later: "6.1.192-2", take: map[string][]string{"kernel/events/core.c": {"SYSCALL_DEFINE5"}}, functions: []string{"__do_sys_perf_event_open"}, probe: "text-poke", sysctl: "kernel/perf_event_paranoid=2"},
+	{name: "CVE-2026-53352", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"kernel/signal.c": {"zap_other_threads"}}, functions: []string{"zap_other_threads"}, reach: "zap_other_threads", trigger: "exec"},
+	{name: "CVE-2026-31449", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"fs/ext4/extents.c": {"ext4_ext_correct_indexes"}}, functions: []string{"ext4_ext_correct_indexes [ext4]"}, reach: "ext4_ext_correct_indexes", trigger: "extents", disk: true,
+		note: "in module ext4"},
+	{name: "CVE-2026-64076", kernel: guest.Debian61, later: "6.1.192-2", take: map[string][]string{"net/bridge/netfilter/ebtables.c": {"ebtables_init"}}, refused: refusal.Initialiser, note: "code that runs when the module is loaded"},
 }

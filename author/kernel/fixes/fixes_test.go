@@ -175,9 +175,16 @@ func (f fix) load(t *testing.T, result *kernel.Result) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := guest.Boot(t, guest.Config{Kernel: f.kernel, SMP: 1, Files: map[string]string{
+	c := guest.Config{Kernel: f.kernel, SMP: 1, Files: map[string]string{
 		"/bin/probe": guest.Built(t, "livemend.dev/livemend/author/kernel/fixes/probe"),
-	}})
+	}}
+	if f.disk {
+		c.Disk = guest.Disk(t)
+	}
+	g := guest.Boot(t, c)
+	if file, value, ok := strings.Cut(f.sysctl, "="); ok {
+		g.Put("/proc/sys/"+file, []byte(value))
+	}
 	ask := func(when, want string) {
 		t.Helper()
 		if f.probe == "" {
@@ -200,7 +207,7 @@ func (f fix) load(t *testing.T, result *kernel.Result) {
 	sys := "/sys/kernel/livepatch/" + m.Name
 	wait(t, g, sys+"/transition", "0")
 	if f.reach != "" {
-		r := g.Run(guest.Command{Args: []string{"/bin/probe", "reach", m.Name, f.reach}})
+		r := g.Run(guest.Command{Args: []string{"/bin/probe", "reach", m.Name, f.reach, f.trigger}})
 		if r.Exit != 0 {
 			t.Fatalf("the new %s does not run: %s%s", f.reach, r.Stdout, r.Stderr)
 		}

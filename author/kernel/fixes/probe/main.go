@@ -10,8 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"sort"
-	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,11 +24,20 @@ var probes = map[string]func() (bool, error){
 	"source-route":    sourceRoute,
 	"unix-mark":       unixMark,
 	"message-next-id": messageNextID,
+	"text-poke":       textPoke,
+}
+
+// special are what the program does for tests and for itself.
+var special = map[string]func(args []string) error{
+	hidden:    func([]string) error { return hide() },
+	"reach":   reach,
+	replaced:  func([]string) error { return syscall.Exec("/proc/self/exe", []string{"probe", "nothing"}, nil) },
+	"nothing": func([]string) error { return nil },
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == hidden {
-		if err := hide(); err != nil {
+	if len(os.Args) > 1 && special[os.Args[1]] != nil {
+		if err := special[os.Args[1]](os.Args[2:]); err != nil {
 			fail(err)
 		}
 		return
@@ -161,8 +170,43 @@ func unixMark() (bool, error) {
 	return refused(err, unix.EOPNOTSUPP)
 }
 
-// messageNextID, which needs root, asks for a number of a message queue that is
-// out of the range of numbers.
+// messageNextID, which needs privileges, asks twice for the last number that a
+// message queue may have. The second one must be refused, and not get a number
+// behind the last.
 func messageNextID() (bool, error) {
-	return false, errors.New("not yet: " + strconv.Itoa(os.Getpid()))
+	const file, last = "/proc/sys/kernel/msg_next_id", "32767"
+	var first uintptr
+	for round := range 2 {
+		if err := os.WriteFile(file, []byte(last), 0); err != nil {
+			return false, err
+		}
+		id, _, errno := unix.Syscall(unix.SYS_MSGGET, 0, 0o600, 0)
+		switch {
+		case round == 0 && errno != 0:
+			return false, errno
+		case round == 0:
+			first = id
+			continue
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_MSGCTL, first, unix.IPC_RMID, 0); errno != 0 {
+			return false, errno
+		}
+		if errno == 0 {
+			return false, nil
+		}
+		return refused(errno, unix.ENOSPC)
+	}
+	return false, nil
+}
+
+// textPoke asks for events of changes of the kernel's code, without the right to
+// see the kernel.
+func textPoke() (bool, error) {
+	const excludeKernel, pokes = 1 << 5, 1 << 33
+	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_DUMMY, Size: unix.PERF_ATTR_SIZE_VER7, Bits: excludeKernel | pokes}
+	fd, err := unix.PerfEventOpen(&attr, 0, -1, -1, 0)
+	if err == nil {
+		return false, unix.Close(fd)
+	}
+	return refused(err, unix.EACCES)
 }
