@@ -105,7 +105,8 @@ type ServerDetail struct {
 	Packages  []fleet.Package `json:"packages"`
 	Applied   []fleet.Applied `json:"applied"`
 
-	Quarantined []fleet.Quarantined `json:"quarantined"`
+	Quarantined  []fleet.Quarantined `json:"quarantined"`
+	KernelHalted bool                `json:"kernel_halted" doc:"it went down twice with a kernel patch and loads none until a person at the server allows it"`
 
 	Coverage []fleet.Coverage `json:"coverage"`
 	Findings []fleet.Finding  `json:"findings"`

@@ -118,6 +118,7 @@ func (s *Service) Server(ctx context.Context, who access.Subject, id string) (Se
 		for _, p := range inventory.Packages {
 			out.Packages = append(out.Packages, fleet.Package(p))
 		}
+		out.KernelHalted = inventory.KernelHalted
 		for _, q := range inventory.Quarantined {
 			out.Quarantined = append(out.Quarantined, fleet.Quarantined{Path: q.Path, SHA256: q.SHA256, Level: q.Level, Reason: q.Reason, At: time.Unix(q.Time, 0).UTC()})
 		}

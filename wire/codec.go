@@ -147,7 +147,8 @@ func (s Snapshot) Encode() []byte {
 		cjson.F("libraries", cjson.Array(libs...)),
 		cjson.F("packages", cjson.Array(packages...)),
 		cjson.F("applied", appliedValue(s.Applied)),
-		cjson.F("quarantined", QuarantinedValue(s.Quarantined))).JSON()
+		cjson.F("quarantined", QuarantinedValue(s.Quarantined)),
+		cjson.F("kernel_halted", cjson.Bool(s.KernelHalted))).JSON()
 }
 
 // DecodeSnapshot reads what Snapshot.Encode wrote.
@@ -166,6 +167,7 @@ func DecodeSnapshot(b []byte) (s Snapshot, err error) {
 		}
 		s.Applied = readApplied(c)
 		s.Quarantined = ReadQuarantined(c)
+		s.KernelHalted = c.Has("kernel_halted") && c.Bool("kernel_halted")
 	})
 	return s, err
 }

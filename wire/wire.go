@@ -12,7 +12,8 @@ package wire
 //
 //	1  2026-11-23  first: hello, enrolment, inventory, work, metadata, target, progress, result, alarm
 //	2  2026-11-26  an inventory lists the patches in quarantine
-const Version = 2
+//	3  2026-11-26  an inventory says whether kernel patches are loaded at all
+const Version = 3
 
 // Method names a request. The agent asks, the platform answers. Numbers are
 // never reused.
@@ -139,7 +140,8 @@ type Snapshot struct {
 	Packages  []Package
 	Applied   []Applied
 
-	Quarantined []Quarantined // since version 2
+	Quarantined  []Quarantined // since version 2
+	KernelHalted bool          // since version 3: no kernel patch is loaded until a person at the server allows it
 }
 
 // Quarantined is one patch that the agent took off and never applies again,

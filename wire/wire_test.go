@@ -44,7 +44,7 @@ func TestRoundTrip(t *testing.T) {
 		Libraries: []wire.Library{{BuildID: "ab", Path: "/usr/lib/x y.so", Processes: 3, Deleted: true}},
 		Packages:  []wire.Package{{Name: "liblzma5", Version: "5.4.1-1", Source: "xz-utils"}},
 
-		Quarantined: []wire.Quarantined{{BuildID: "ab", Path: "user/aa/level-2.lmp", SHA256: "dd", Level: 2, Reason: "process 7 died", Time: 9}}}
+		Quarantined: []wire.Quarantined{{BuildID: "ab", Path: "user/aa/level-2.lmp", SHA256: "dd", Level: 2, Reason: "process 7 died", Time: 9}}, KernelHalted: true}
 	roundTrip(t, s, s.Encode(), wire.DecodeSnapshot)
 	r := wire.Range{Path: "user/aa/level-1.lmp", SHA256: "cc", Off: 1 << 33, Len: wire.MaxChunk}
 	roundTrip(t, r, r.Encode(), wire.DecodeRange)

@@ -106,7 +106,7 @@ func (a *Agent) round(ctx context.Context, snapshots *board) {
 		}
 		return
 	}
-	s.Applied, s.Quarantined = a.Orders.Applied(), a.Store.Quarantines()
+	s.Applied, s.Quarantined, s.KernelHalted = a.Orders.Applied(), a.Store.Quarantines(), a.Orders.KernelHalted()
 	body, whole := inventory.Encode(s)
 	if !whole {
 		a.Log("the inventory is larger than one message: its end was left out")

@@ -140,3 +140,7 @@ func (x *Executor) load(ctx context.Context, record state.Patch) error {
 	}
 	return err
 }
+
+// KernelHalted reports whether no kernel patch is loaded until a person at this
+// server allows it.
+func (x *Executor) KernelHalted() bool { return x.Kernel != nil && x.Kernel.Halted() }

@@ -316,7 +316,7 @@ func (x *Executor) publish() error {
 		t.Patches = append(t.Patches, s.local())
 	}
 	t.Quarantined = x.Store.Quarantines()
-	t.KernelHalted = x.Kernel != nil && x.Kernel.Halted()
+	t.KernelHalted = x.KernelHalted()
 	return localfiles.Write(x.RunDir, t)
 }
 
