@@ -80,7 +80,7 @@ func (o *order) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.progress(ctx, "apply", strconv.Itoa(len(md.Functions))+" functions")
+	o.progress(ctx, "apply", functions(len(md.Functions)))
 	places, err := p.apply(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err() // the agent ends: what is staged stays, until the order is given again
@@ -99,6 +99,13 @@ func (o *order) apply(ctx context.Context) error {
 		n.others++
 	}
 	return o.conclude(record, p, places, n)
+}
+
+func functions(n int) string {
+	if n == 1 {
+		return "1 function"
+	}
+	return strconv.Itoa(n) + " functions"
 }
 
 // stage records, before anything is changed, what is about to be applied and

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-	"time"
 
 	"livemend.dev/livemend/agent/kernel"
 	"livemend.dev/livemend/agent/kernel/intent"
@@ -44,7 +43,7 @@ func (k kernelPatch) apply(ctx context.Context) ([]place, error) {
 	case result.Outcome == kernel.Already:
 		p.Reason = "had the patch already"
 	default:
-		p.Reason = "loaded and switched in " + result.Took.Round(time.Millisecond).String()
+		p.Reason = "loaded and switched in " + strconv.FormatInt(result.Took.Milliseconds(), 10) + " ms"
 	}
 	p.Reason = clip(p.Reason, wire.MaxMessage)
 	return []place{p}, nil
