@@ -164,7 +164,7 @@ func TestNeededPatches(t *testing.T) {
 // A changelog speaks of a patch by its name, or by a vulnerability or a report
 // that stands in front of the diff.
 func TestMentions(t *testing.T) {
-	const news = "  * Add fix.patch.\n  * CVE-2026-1234: a fix.\n  * Time zones (Closes: #1119919)\n"
+	const news = "  * Add fix.patch.\n  * CVE-2026-1234: a fix.\n  * Time zones (Closes: #1119919)\n  * Fix a bug in the NOT NULL/IS\n    NULL optimization.\n"
 	for _, test := range []struct {
 		name, patch string
 		want        bool
@@ -178,6 +178,8 @@ func TestMentions(t *testing.T) {
 		{"zone.patch", "Bug-Debian: https://bugs.debian.org/111991\n--- a/f\n", false},
 		{"size.patch", "Fixes CVE-2026-1234.\n---\n f | 1 +\n\n--- a/f\n", true},
 		{"news.patch", "Notes\n--- a/NEWS\n+++ b/NEWS\n+ CVE-2026-1234\n", false},
+		{"41-fix_a_bug_in_the_NOT_NULL-IS_NULL_optimization.patch", "", true},
+		{"fix-a.patch", "", false},
 		{"other", "", false},
 	} {
 		if got := mentions(news, test.name, test.patch); got != test.want {

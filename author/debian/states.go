@@ -188,11 +188,19 @@ var (
 	bugReport     = regexp.MustCompile(`bugs\.debian\.org/(?:cgi-bin/bugreport\.cgi\?bug=)?([0-9]{5,})`)
 )
 
-// mentions reports whether a changelog speaks of a patch: by its name, by the
-// vulnerabilities in its name, or by what stands in front of its diff,
-// vulnerabilities and reports of bugs.
+// tellingName is how many letters and digits the words in a patch's name must have
+// to be known again in a changelog.
+const tellingName = 16
+
+// mentions reports whether a changelog speaks of a patch: by its name or the
+// words in it, by the vulnerabilities in its name, or by what stands in front of
+// its diff, vulnerabilities and reports of bugs.
 func mentions(text, name, patch string) bool {
 	if strings.Contains(text, path.Base(name)) {
+		return true
+	}
+	words := strings.TrimLeft(strings.TrimSuffix(path.Base(name), path.Ext(name)), "0123456789-_")
+	if words = squeezed(words); len(words) >= tellingName && strings.Contains(squeezed(text), words) {
 		return true
 	}
 	front := patch
@@ -210,6 +218,19 @@ func mentions(text, name, patch string) bool {
 		}
 	}
 	return false
+}
+
+// squeezed is a text without anything but its letters and digits, all small.
+func squeezed(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z' || '0' <= r && r <= '9':
+			return r
+		case 'A' <= r && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return -1
+	}, text)
 }
 
 // containsNumber reports whether a text has an identifier that ends with a number,
