@@ -3,7 +3,6 @@ package debian
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -15,7 +14,8 @@ var headerFolders = []string{"/usr/include", "/usr/include/x86_64-linux-gnu", "/
 
 // removeStrangers takes packages for developers out of the root that the source
 // does not ask for. Many sources use a library when they find it; the
-// distribution's builders have none but those that were asked for.
+// distribution's builders have none but those that were asked for. Where that
+// cannot be done the build goes on: the rebuild tells whether it matters.
 func (d *driver) removeStrangers(ctx context.Context, log io.Writer, source *dsc) error {
 	var status, holders bytes.Buffer
 	if err := d.root.command(ctx, &status, depsLayer, "/bin/cat", "/var/lib/dpkg/status"); err != nil {
@@ -30,9 +30,12 @@ func (d *driver) removeStrangers(ctx context.Context, log io.Writer, source *dsc
 	if len(found) == 0 {
 		return nil
 	}
-	d.say("the root without %d packages for developers that the source does not ask for", len(found))
+	d.say("without %d packages for developers that the source does not ask for", len(found))
 	if err := d.apt(ctx, log, inside, "apt-get", append([]string{"remove"}, found...)...); err != nil {
-		return fmt.Errorf("removing packages that the source does not ask for: %w", err)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		d.say("they cannot be removed: %v", err)
 	}
 	return nil
 }
