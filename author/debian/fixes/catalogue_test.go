@@ -41,6 +41,8 @@ var sets = map[string]set{
 var catalogue = []fix{
 	{name: "CVE-2024-8096", set: "curl", patches: []string{"CVE-2024-8096.patch"}, refused: refusal.Nothing},
 	{name: "CVE-2025-10148", set: "curl", patches: []string{"CVE-2025-10148.patch"}, refused: refusal.Nothing},
+	{name: "CVE-2026-3783", set: "curl", patches: []string{"CVE-2026-3783.patch"},
+		functions: []string{"output_auth_headers"}, probe: []string{"curl_bearer.py"}},
 	{name: "CVE-2026-3784", set: "curl", patches: []string{"CVE-2026-3784.patch"},
 		functions: []string{"Curl_connect", "proxy_info_matches"}, probe: []string{"curl_url.py"}, reach: "Curl_connect"},
 
