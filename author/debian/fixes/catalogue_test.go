@@ -41,6 +41,8 @@ var sets = map[string]set{
 var catalogue = []fix{
 	{name: "CVE-2024-8096", set: "curl", patches: []string{"CVE-2024-8096.patch"}, refused: refusal.Nothing},
 	{name: "CVE-2025-10148", set: "curl", patches: []string{"CVE-2025-10148.patch"}, refused: refusal.Nothing},
+	{name: "CVE-2025-14524", set: "curl", patches: []string{"CVE-2025-14524.patch"},
+		functions: []string{"Curl_sasl_continue", "Curl_sasl_start"}, probe: []string{"curl_sasl.py"}},
 	{name: "CVE-2026-3783", set: "curl", patches: []string{"CVE-2026-3783.patch"},
 		functions: []string{"output_auth_headers"}, probe: []string{"curl_bearer.py"}},
 	{name: "CVE-2026-3784", set: "curl", patches: []string{"CVE-2026-3784.patch"},
