@@ -75,7 +75,7 @@ func (d *driver) rebuild(ctx context.Context, name string, old tree, stock strin
 		return nil, err
 	}
 	return d.do(ctx, job{
-		name: name, inputs: digest(inputs, stockSum),
+		name: name, inputs: digest(inputs, stockSum, builders, joined(headerFolders)),
 		advice: "The log has the compiler's words.",
 		run: func(ctx context.Context, log io.Writer) (map[string]string, []string, error) {
 			if err := d.prepare(ctx, log, name, old); err != nil {
@@ -290,7 +290,8 @@ func (d *driver) lay(ctx context.Context, log io.Writer, layer string, t tree) e
 	return errors.Join(t.adjust(source, d.From), source.Close())
 }
 
-// dependencies installs what the builds of a source need.
+// dependencies installs what the builds of a source need, and the first time
+// removes what they could only find by chance.
 func (d *driver) dependencies(ctx context.Context, log io.Writer, source *dsc) error {
 	description := describedAs(source)
 	if d.deps[description] {
@@ -299,6 +300,11 @@ func (d *driver) dependencies(ctx context.Context, log io.Writer, source *dsc) e
 	d.say("build dependencies ...")
 	if err := d.apt(ctx, log, inside, "apt-get", "build-dep", "--arch-only", description); err != nil {
 		return fmt.Errorf("installing the build dependencies: %w", err)
+	}
+	if len(d.deps) == 0 {
+		if err := d.removeStrangers(ctx, log, source); err != nil {
+			return err
+		}
 	}
 	d.deps[description] = true
 	return nil

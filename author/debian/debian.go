@@ -6,8 +6,9 @@
 //
 // Nothing on the machine is edited: package lists, archives, sources and
 // builds are in the work folder, and build dependencies are installed into a
-// layer in memory that ends with the run. Where packages come from is read at
-// run time from the root's own sources.
+// layer in memory that ends with the run. What else a source could find there and
+// use, as on no builder of the distribution, is removed from that layer. Where
+// packages come from is read at run time from the root's own sources.
 //
 // The package decides nothing about what may become a patch; that is author's.
 package debian

@@ -24,7 +24,12 @@ set -e
 printf '%s\n%s\n' "$PWD" "$out" > "$kept/what"
 cp -- "$out" "$kept/output"
 i=0
-sed -n 's/^LOAD //p' "$kept/map" | while IFS= read -r file; do
+# Members of a thin archive are files that the map names only for what they give.
+{
+	sed -n 's/^LOAD //p' "$kept/map"
+	sed -n 's/^.* 0x[0-9a-f]* *0x[0-9a-f]* *\([^ ].*\.o\)$/\1/p' "$kept/map"
+} | awk '!seen[$0]++' | while IFS= read -r file; do
+	[ -f "$file" ] || continue
 	case $file in
 	/usr/* | /lib/*) continue ;;
 	*.o | *.a) ;;

@@ -162,13 +162,13 @@ func (r *recorded) extract(dir, tree string) (count int, err error) {
 	}
 	archives := map[string]map[string][]byte{}
 	for _, c := range list {
-		from, ok := kept[c.file]
-		if !ok {
-			continue // of the compiler or another package
-		}
 		name, err := filepath.Rel(tree, path.Clean(joinPath(r.cwd, c.file)))
 		if err != nil || !filepath.IsLocal(name) {
-			continue // not made by this build
+			continue // of the compiler or another package
+		}
+		from, ok := kept[c.file]
+		if !ok {
+			return 0, fmt.Errorf("%s went into %s but was gone when the link ended", name, r.out)
 		}
 		if c.member != "" {
 			if archives[c.file] == nil {

@@ -67,7 +67,8 @@ func write(t *testing.T, name, text string) {
 }
 
 // The recording linker links as the real one and keeps exactly the objects
-// that went in: plain ones and members of archives with short and long names.
+// that went in: plain ones and members of archives with short and long names, and
+// of thin ones, which only name them.
 func TestRecordingLinker(t *testing.T) {
 	work, tree := t.TempDir(), filepath.Join(t.TempDir(), "tree")
 	if err := os.Mkdir(filepath.Join(work, "links"), 0o755); err != nil {
@@ -79,15 +80,16 @@ func TestRecordingLinker(t *testing.T) {
 		t.Fatal(err)
 	}
 	const longName = "a_member_with_a_long_name"
-	for _, name := range []string{"a", "b", longName, "unused"} {
+	for _, name := range []string{"a", "b", longName, "unused", "named"} {
 		write(t, filepath.Join(tree, "src", name+".c"), fmt.Sprintf("int f_%s(void) { return %d; }", name, len(name)))
 		gcc(t, filepath.Join(tree, "src"), "-fPIC", "-c", name+".c")
 	}
 	src := filepath.Join(tree, "src")
 	run(t, src, "ar", "rc", "part.a", "b.o", longName+".o")
+	run(t, tree, "ar", "rcT", "thin.a", "src/named.o")
 	write(t, filepath.Join(src, "a.c"), "static __attribute__((noinline)) int local(int x) { return x * 3; } int f_a(int x) { return local(x); }")
 	gcc(t, src, "-O1", "-fPIC", "-c", "a.c")
-	link := []string{"-shared", "-Wl,-x", "-Wl,--build-id", "a.o", "-Wl,--whole-archive", "part.a", "-Wl,--no-whole-archive"}
+	link := []string{"-shared", "-Wl,-x", "-Wl,--build-id", "a.o", "-Wl,--whole-archive", "part.a", "../thin.a", "-Wl,--no-whole-archive"}
 	gcc(t, src, append(link, "-o", "plain.so")...)
 	gcc(t, src, append(link, "-B"+filepath.Join(work, "bin"), "-o", "libx.so.1.2")...)
 	gcc(t, src, append(link, "-B"+filepath.Join(work, "bin"), "-o", "other.so")...)
@@ -125,10 +127,10 @@ func TestRecordingLinker(t *testing.T) {
 	}
 	objects := filepath.Join(work, "objects")
 	n, err := links[0].extract(objects, tree)
-	if err != nil || n != 3 {
-		t.Errorf("%d objects, %v; want 3", n, err)
+	if err != nil || n != 4 {
+		t.Errorf("%d objects, %v; want 4", n, err)
 	}
-	for object, from := range map[string]string{"src/a.o": "a.o", "src/part.a/b.o": "b.o", "src/part.a/" + longName + ".o": longName + ".o"} {
+	for object, from := range map[string]string{"src/a.o": "a.o", "src/named.o": "named.o", "src/part.a/b.o": "b.o", "src/part.a/" + longName + ".o": longName + ".o"} {
 		got, err := os.ReadFile(filepath.Join(objects, object))
 		want, err2 := os.ReadFile(filepath.Join(src, from))
 		if err != nil || err2 != nil || !bytes.Equal(got, want) {

@@ -17,6 +17,7 @@ type dsc struct {
 	files           []string          // beside it
 	hashes          map[string]string // SHA-256 of files, hexadecimal
 	packages        []string          // binary packages that may hold the library
+	needs           string            // packages that a build for one architecture asks for, as they are written
 	sum             string            // SHA-256 of the file, hexadecimal
 }
 
@@ -41,6 +42,7 @@ func parseDSC(text string) (*dsc, error) {
 			}
 		}
 		d.packages = candidates(p.field("Package-List"))
+		d.needs = p.field("Build-Depends") + ", " + p.field("Build-Depends-Arch")
 		if d.version == "" || len(d.files) == 0 {
 			return nil, errors.New("the source package's description names no version or no files")
 		}

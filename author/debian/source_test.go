@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 const sampleDSC = `-----BEGIN PGP SIGNED MESSAGE-----
@@ -154,17 +155,61 @@ func TestNeededPatches(t *testing.T) {
 	if got := *s.with(own, taken).series; got != "base.patch\none.patch\ntwo.patch\nfix.patch\nlast.patch\n" {
 		t.Error(got)
 	}
-	for name, want := range map[string]bool{"fix.patch": true, "dir/CVE-2026-1234-part1.patch": true, "CVE-2026-12345.patch": false, "other": false} {
-		if got := mentions("  * Add fix.patch.\n  * CVE-2026-1234: a fix.\n", name); got != want {
-			t.Errorf("%s mentioned: %v", name, got)
-		}
-	}
 	if got := touches("--- /dev/null\n+++ b/new file.c\n"); !got["new file.c"] {
 		t.Error(got)
 	}
 }
 
 // What a fix changes of tests does not keep it from being applied.
+// A changelog speaks of a patch by its name, or by a vulnerability or a report
+// that stands in front of the diff.
+func TestMentions(t *testing.T) {
+	const news = "  * Add fix.patch.\n  * CVE-2026-1234: a fix.\n  * Time zones (Closes: #1119919)\n  * Fix a bug in the NOT NULL/IS\n    NULL optimization.\n"
+	for _, test := range []struct {
+		name, patch string
+		want        bool
+	}{
+		{"fix.patch", "", true},
+		{"dir/CVE-2026-1234-part1.patch", "", true},
+		{"CVE-2026-12345.patch", "", false},
+		{"CVE-2026-123.patch", "", false},
+		{"zone.patch", "From: A\nBug-Debian: https://bugs.debian.org/1119919\n--- a/f\n", true},
+		{"zone.patch", "Bug-Debian: http://bugs.debian.org/cgi-bin/bugreport.cgi?bug=1119919\n--- a/f\n", true},
+		{"zone.patch", "Bug-Debian: https://bugs.debian.org/111991\n--- a/f\n", false},
+		{"size.patch", "Fixes CVE-2026-1234.\n---\n f | 1 +\n\n--- a/f\n", true},
+		{"news.patch", "Notes\n--- a/NEWS\n+++ b/NEWS\n+ CVE-2026-1234\n", false},
+		{"41-fix_a_bug_in_the_NOT_NULL-IS_NULL_optimization.patch", "", true},
+		{"fix-a.patch", "", false},
+		{"other", "", false},
+	} {
+		if got := mentions(news, test.name, test.patch); got != test.want {
+			t.Errorf("%s mentioned: %v\n%s", test.name, got, test.patch)
+		}
+	}
+}
+
+func TestLeftOut(t *testing.T) {
+	const n, y = false, true
+	list := parseSeries("one\ntwo\n# text\nthree\nfour\n")
+	for _, test := range []struct {
+		what  string
+		named []bool
+		fixes []int
+		want  [][]bool
+	}{
+		{"nothing is named", []bool{n, n, n, n, n}, nil, nil},
+		{"all from one on", []bool{n, y, n, y, y}, []int{3}, [][]bool{{n, y, n, y, y}}},
+		{"patches of its own use at the end", []bool{n, y, n, y, n}, nil, [][]bool{{n, y, n, y, n}, {n, y, n, y, y}}},
+		{"not all are named", []bool{n, y, n, n, y}, nil, [][]bool{{n, y, n, y, y}, {n, y, n, n, y}}},
+		{"the fix is not named", []bool{n, y, n, n, y}, []int{3}, [][]bool{{n, y, n, y, y}}},
+		{"the fix is older", []bool{n, n, n, n, y}, []int{1}, nil},
+	} {
+		if diff := cmp.Diff(test.want, leftOut(list, test.named, test.fixes), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.what, diff)
+		}
+	}
+}
+
 func TestWithoutTests(t *testing.T) {
 	part := func(name string) string {
 		return "--- a/" + name + "\n+++ b/" + name + "\n@@ -1,2 +1,2 @@\n-old\n+new\n--- no header\n"

@@ -2,7 +2,9 @@ package debian
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -90,7 +92,11 @@ func (d *driver) popped(ctx context.Context, source *dsc) ([]states, error) {
 		return nil, err
 	}
 	for _, end := range ends {
-		all = append(all, without(source, list.lines[:end], list.lines[end:], fixes))
+		next := without(source, list.lines[:end], list.lines[end:], fixes)
+		if slices.ContainsFunc(all, func(s states) bool { return *s.before.series == *next.before.series }) {
+			continue // built already
+		}
+		all = append(all, next)
 	}
 	return all, nil
 }
@@ -107,9 +113,10 @@ func without(source *dsc, kept, pool, fixes []string) states {
 	return s
 }
 
-// told makes the state that the changelog tells of: without the patches that the
-// entries behind the version on servers speak of. There is none when they do not
-// speak of the fixes.
+// told makes the states that the changelog tells of: without the patches that the
+// entries behind the version on servers speak of, and without all from the first
+// of those on, as many are added that no entry names. There is none when they do
+// not speak of the fixes.
 func (d *driver) told(source *dsc, list series, at []int, fixes []string) ([]states, error) {
 	text, err := os.ReadFile(filepath.Join(d.patchesOf(source), changelogCopy))
 	if err != nil {
@@ -120,39 +127,125 @@ func (d *driver) told(source *dsc, list series, at []int, fixes []string) ([]sta
 		return nil, nil // it does not tell
 	}
 	news := strings.TrimSuffix(string(text), own)
-	var kept, pool []string
+	named := make([]bool, len(list.lines))
 	for i, line := range list.lines {
-		switch name := patchIn(line); {
-		case name != "" && mentions(news, name):
-			pool = append(pool, line)
-		case slices.Contains(at, i):
-			return nil, nil
-		default:
-			kept = append(kept, line)
+		name := patchIn(line)
+		if name == "" {
+			continue
 		}
+		text, err := os.ReadFile(filepath.Join(d.patchesOf(source), name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the series may name what is not there
+			return nil, err
+		}
+		named[i] = mentions(news, name, string(text))
 	}
-	if len(pool) == 0 {
-		return nil, nil
+	var all []states
+	for _, left := range leftOut(list, named, at) {
+		var kept, pool []string
+		for i, line := range list.lines {
+			if left[i] {
+				pool = append(pool, line)
+			} else {
+				kept = append(kept, line)
+			}
+		}
+		s := without(source, kept, pool, fixes)
+		s.order, s.guess = list.lines, true
+		all = append(all, s)
 	}
-	s := without(source, kept, pool, fixes)
-	s.order, s.guess = list.lines, true
-	return []states{s}, nil
+	return all, nil
 }
 
-var vulnerability = regexp.MustCompile(`CVE-[0-9]{4}-[0-9]{4,}`)
+// leftOut says which lines of a series a version may lack, the likeliest first,
+// when named are those that its successors' changelog speaks of. Where it names
+// some patches but not those between them, it does not name all. Answers
+// without one of the fixes do not count.
+func leftOut(list series, named []bool, fixes []int) [][]bool {
+	first := slices.Index(named, true)
+	if first < 0 {
+		return nil
+	}
+	rest := make([]bool, len(named))
+	gap, gaps := false, false
+	for i := first; i < len(named); i++ {
+		rest[i] = patchIn(list.lines[i]) != ""
+		gaps = gaps || gap && named[i]
+		gap = gap || rest[i] && !named[i]
+	}
+	answers := [][]bool{named, rest}
+	if slices.Equal(named, rest) {
+		answers = answers[:1]
+	} else if gaps {
+		slices.Reverse(answers)
+	}
+	return slices.DeleteFunc(answers, func(left []bool) bool {
+		return slices.ContainsFunc(fixes, func(i int) bool { return !left[i] })
+	})
+}
 
-// mentions reports whether a text speaks of a patch, by its name or by the
-// vulnerabilities in its name.
-func mentions(text, name string) bool {
+var (
+	vulnerability = regexp.MustCompile(`CVE-[0-9]{4}-[0-9]{4,}`)
+	bugReport     = regexp.MustCompile(`bugs\.debian\.org/(?:cgi-bin/bugreport\.cgi\?bug=)?([0-9]{5,})`)
+)
+
+// tellingName is how many letters and digits the words in a patch's name must have
+// to be known again in a changelog.
+const tellingName = 16
+
+// mentions reports whether a changelog speaks of a patch: by its name or the
+// words in it, by the vulnerabilities in its name, or by what stands in front of
+// its diff, vulnerabilities and reports of bugs.
+func mentions(text, name, patch string) bool {
 	if strings.Contains(text, path.Base(name)) {
 		return true
 	}
-	for _, id := range vulnerability.FindAllString(name, -1) {
-		if strings.Contains(text, id) {
+	words := strings.TrimLeft(strings.TrimSuffix(path.Base(name), path.Ext(name)), "0123456789-_")
+	if words = squeezed(words); len(words) >= tellingName && strings.Contains(squeezed(text), words) {
+		return true
+	}
+	front := patch
+	if i := strings.Index(patch, "\n--- "); i >= 0 {
+		front = patch[:i]
+	}
+	for _, id := range vulnerability.FindAllString(name+"\n"+front, -1) {
+		if containsNumber(text, id) {
+			return true
+		}
+	}
+	for _, bug := range bugReport.FindAllStringSubmatch(front, -1) {
+		if containsNumber(text, "#"+bug[1]) {
 			return true
 		}
 	}
 	return false
+}
+
+// squeezed is a text without anything but its letters and digits, all small.
+func squeezed(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z' || '0' <= r && r <= '9':
+			return r
+		case 'A' <= r && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return -1
+	}, text)
+}
+
+// containsNumber reports whether a text has an identifier that ends with a number,
+// and not as the begin of a longer one.
+func containsNumber(text, id string) bool {
+	for {
+		_, rest, found := strings.Cut(text, id)
+		if !found {
+			return false
+		}
+		if rest == "" || rest[0] < '0' || rest[0] > '9' {
+			return true
+		}
+		text = rest
+	}
 }
 
 // added makes the states from the older source and patches of the newer one, and

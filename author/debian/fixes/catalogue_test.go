@@ -33,12 +33,18 @@ var sets = map[string]set{
 	"libpng-3":   {"libpng1.6", "1.6.39-2+deb12u3", "1.6.39-2+deb12u5", "libpng16.so.16"},
 	"libpng":     {"libpng1.6", "1.6.39-2+deb12u4", "1.6.39-2+deb12u5", "libpng16.so.16"},
 	"libxml2":    {"libxml2", "2.9.14+dfsg-1.3~deb12u4", "2.9.14+dfsg-1.3~deb12u6", "libxml2.so.2"},
+	"libxslt":    {"libxslt", "1.1.35-1+deb12u3", "1.1.35-1+deb12u4", "libxslt.so.1"},
 	"xz":         {"xz-utils", "5.4.1-1+deb12u1", "5.4.1-1+deb12u2", "liblzma.so.5"},
 }
 
 // catalogue is sorted by name of the set.
 var catalogue = []fix{
+	{name: "CVE-2024-8096", set: "curl", patches: []string{"CVE-2024-8096.patch"}, refused: refusal.Nothing},
 	{name: "CVE-2025-10148", set: "curl", patches: []string{"CVE-2025-10148.patch"}, refused: refusal.Nothing},
+	{name: "CVE-2025-14524", set: "curl", patches: []string{"CVE-2025-14524.patch"},
+		functions: []string{"Curl_sasl_continue", "Curl_sasl_start"}, probe: []string{"curl_sasl.py"}},
+	{name: "CVE-2026-3783", set: "curl", patches: []string{"CVE-2026-3783.patch"},
+		functions: []string{"output_auth_headers"}, probe: []string{"curl_bearer.py"}},
 	{name: "CVE-2026-3784", set: "curl", patches: []string{"CVE-2026-3784.patch"},
 		functions: []string{"Curl_connect", "proxy_info_matches"}, probe: []string{"curl_url.py"}, reach: "Curl_connect"},
 
@@ -46,6 +52,7 @@ var catalogue = []fix{
 		functions: []string{"XML_ErrorString", "XML_StopParser"}, probe: []string{"expat_stop.py"}, quick: true},
 	{name: "CVE-2023-52425", set: "expat", patches: []string{"expat-2.5.0-CVE-2023-52425.patch"}, refused: refusal.Layout},
 	{name: "CVE-2024-8176", set: "expat", patches: []string{"expat-2.5.0-CVE-2024-8176.patch"}, refused: refusal.Layout},
+	{name: "2.5.0-1+deb12u2 (all fixes)", set: "expat", refused: refusal.Layout},
 	{name: "CVE-2024-45490", set: "expat-1", patches: []string{"CVE-2024-45490.patch"},
 		functions: []string{"XML_ParseBuffer"}, probe: []string{"expat_length.py"}},
 	{name: "CVE-2024-45491", set: "expat-1", patches: []string{"CVE-2024-45491.patch"}, refused: refusal.Nothing},
@@ -77,6 +84,7 @@ var catalogue = []fix{
 	{name: "CVE-2026-63385", set: "libevent", patches: []string{"CVE-2026-63385.patch"},
 		functions: []string{"evhttp_add_header"}, probe: []string{"libevent_header.py"}, quick: true},
 	{name: "CVE-2026-63388", set: "libevent", patches: []string{"CVE-2026-63388.patch"}, refused: refusal.Layout},
+	{name: "2.1.12-stable-8+deb12u1 (all fixes)", set: "libevent", refused: refusal.Layout},
 
 	{name: "CVE-2026-33416", set: "libpng-3", patches: []string{"CVE-2026-33416-part1.patch", "CVE-2026-33416-part2.patch", "CVE-2026-33416-part3.patch", "CVE-2026-33416-part4.patch"},
 		refused: refusal.Ownership},
@@ -97,6 +105,9 @@ var catalogue = []fix{
 		functions: []string{"xmlParseXMLCatalogNode"}, probe: []string{"libxml2_repeated.py"}},
 	{name: "CVE-2026-1757", set: "libxml2", patches: []string{"CVE-2026-1757.patch"},
 		functions: []string{"xmlShell__internal_alias"}, probe: []string{"libxml2_shell.py"}},
+	{name: "2.9.14+dfsg-1.3~deb12u6 (all fixes)", set: "libxml2", refused: refusal.Ownership},
+
+	{name: "1.1.35-1+deb12u4 (all fixes)", set: "libxslt", refused: refusal.Layout},
 
 	{name: "5.4.1-1+deb12u2 (three fixes)", set: "xz",
 		functions: []string{"alone_decode", "lzip_decode", "lzma_lz_decoder_init", "microlzma_decode", "stream_decode_mt"},
