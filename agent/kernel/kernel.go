@@ -249,11 +249,11 @@ func (e *Engine) load(ctx context.Context, l *loader, m *module.Module, id *Iden
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	log := openLog(unix.SEEK_END)
-	defer log.close()
-	end := l.run(b, id.Taint, e.options.LoadTime)
+	w := witness{log: openLog(unix.SEEK_END), name: m.Name, taint: id.Taint}
+	defer w.log.close()
+	end := l.run(b, e.options.LoadTime, w.failed)
 	if end.number != 0 {
-		return refusal(end.number, log.about(m.Name))
+		return refusal(end.number, w.about())
 	}
 	if end.err == nil {
 		return nil
@@ -262,7 +262,7 @@ func (e *Engine) load(ctx context.Context, l *loader, m *module.Module, id *Iden
 	case state == "live":
 		return nil // it was slow, or the kernel failed somewhere else
 	case end.oops:
-		return &Error{Kind: ErrOops, Detail: "module " + m.Name + " is left in state " + strconv.Quote(state) + "; " + log.about(m.Name)}
+		return &Error{Kind: ErrOops, Detail: "module " + m.Name + " is left in state " + strconv.Quote(state) + "; " + w.about()}
 	case state == "coming":
 		return &Error{Kind: ErrHung, Detail: "module " + m.Name}
 	}
