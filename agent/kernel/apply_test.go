@@ -165,6 +165,13 @@ func stalledSwitches(s *server, k guest.Kernel, good []byte) {
 	}
 	s.onlyModules("livemend_target")
 
+	// Whoever runs out of patience gets the old state back.
+	r = s.do(request{Do: "apply", Module: unwoken, Patience: time.Second})
+	if r.was() != "stalled" || !strings.Contains(r.Error, context.DeadlineExceeded.Error()) {
+		t.Errorf("out of patience: %q: %s", r.was(), r.Error)
+	}
+	s.onlyModules("livemend_target")
+
 	// When the sleep ends, so does the switch.
 	waiting = s.Start(s.command(request{Do: "apply", Module: unwoken}))
 	s.until("/sys/kernel/livepatch/livemend_d/transition", "1")
@@ -254,6 +261,9 @@ func oopsAtLoad(s *server, k guest.Kernel, good []byte) {
 		s.t.Errorf("it took %v: %s", took, r.Error)
 	}
 	s.apply(bad, "reboot needed")
+	slow := s.give("livemend_slow", build(s.t, k, "livemend_slow", "patch.c", `TEXT "slow"`, `INIT pr_info("livemend_slow is starting\n"); msleep(600000)`))
+	s.want(request{Do: "apply", Module: slow, Options: kernel.Options{LoadTime: time.Second}}, "hung")
+	s.apply(slow, "reboot needed")
 	s.apply(s.give("livemend_two", build(s.t, k, "livemend_two", "patch.c", `TEXT "two"`)), "patched")
 	s.shows("two")
 	if left := s.Run(guest.Command{Args: []string{agentPath}, Stdin: []byte(`{"Do":"status"}`)}); left.Exit != 0 {

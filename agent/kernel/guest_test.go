@@ -28,6 +28,7 @@ type (
 		Options   kernel.Options
 		State     string
 		Probation time.Duration
+		Patience  time.Duration
 		Number    int
 	}
 	reply struct {

@@ -21,42 +21,98 @@ func LogLine(record string) (text string, ok bool) {
 }
 
 // symptoms are how lines of the kernel's log begin that tell of a sick kernel.
+// The kernel puts the name that a process gave itself, up to 15 bytes, at the
+// start of other lines; so what counts is longer, or looked at more closely
+// below. Else any user could have a patch taken off.
 var symptoms = []struct{ start, what string }{
-	{"BUG: ", "the kernel found an error in itself"},
-	{"Oops", "the kernel failed (oops)"},
-	{"kernel BUG at ", "the kernel found an error in itself"},
-	{"general protection fault", "the kernel failed (oops)"},
-	{"stack segment", "the kernel failed (oops)"},
-	{"divide error", "the kernel failed (oops)"},
-	{"invalid opcode", "the kernel failed (oops)"},
-	{"Unable to handle kernel", "the kernel failed (oops)"},
-	{"WARNING: CPU:", "the kernel warned of an error in itself"},
-	{"WARNING: possible", "the kernel warned of a deadlock"},
-	{"watchdog: BUG: soft lockup", "a processor hangs in the kernel"},
-	{"watchdog: Watchdog detected hard LOCKUP", "a processor hangs in the kernel"},
-	{"NMI watchdog: Watchdog detected hard LOCKUP", "a processor hangs in the kernel"},
-	{"list_add corruption", "the kernel's memory is damaged"},
-	{"list_del corruption", "the kernel's memory is damaged"},
-	{"Internal error: Oops", "the kernel failed (oops)"},
+	{"BUG: unable to handle ", failed},
+	{"BUG: kernel NULL pointer ", failed},
+	{"BUG: stack guard page ", failed},
+	{"general protection fault", failed},
+	{"Oops: general protection fault", failed},
+	{"BUG: sleeping function called ", "the kernel found an error in itself"},
+	{"BUG: scheduling while atomic", "the kernel found an error in itself"},
+	{"BUG: Bad page state ", damaged},
+	{"BUG: Bad page map ", damaged},
+	{"BUG: Bad rss-counter ", damaged},
+	{"BUG: workqueue lockup", hangs},
+	{"watchdog: BUG: soft lockup", hangs},
+	{"watchdog: Watchdog detected hard LOCKUP", hangs},
+	{"NMI watchdog: Watchdog detected hard LOCKUP", hangs},
+	{"list_add corruption", damaged},
+	{"list_del corruption", damaged},
 }
+
+// What symptoms mean, for people.
+const (
+	failed  = "the kernel failed (oops)"
+	warned  = "the kernel warned of an error in itself"
+	damaged = "the kernel's memory is damaged"
+	hangs   = "a processor hangs in the kernel"
+)
 
 // Symptom returns what a line of the kernel's own log tells of a sick kernel, ""
 // when it tells of none. During the probation of a patch any of them speaks
-// against it: the kernel cannot say what it would have done without.
+// against it: the kernel cannot say what it would have done without. A task that
+// hangs is no symptom, since a user can have a file system that never answers.
 func Symptom(line string) string {
+	what := ""
 	for _, s := range symptoms {
 		if strings.HasPrefix(line, s.start) {
-			return s.what + ": " + line
+			what = s.what
 		}
 	}
 	switch {
-	case strings.HasPrefix(line, "rcu: INFO: ") && strings.Contains(line, "stall"):
-		return "a processor does not get out of the kernel: " + line
-	case strings.HasPrefix(line, "INFO: task ") && strings.Contains(line, " blocked for more than "):
-		return "a task hangs in the kernel: " + line
+	case what != "":
+	case strings.HasPrefix(line, "kernel BUG at ") && strings.HasSuffix(line, "!"):
+		what = "the kernel found an error in itself"
+	case isOops(line):
+		what = failed
+	case isWarning(line):
+		what = warned
+	case strings.HasPrefix(line, "rcu: INFO: rcu_preempt ") || strings.HasPrefix(line, "rcu: INFO: rcu_sched "):
+		if !strings.Contains(line, " stall") {
+			return ""
+		}
+		what = hangs
+	default:
+		return ""
 	}
-	return ""
+	return what + ": " + line
 }
+
+// isOops recognises how the kernel begins to tell of a failure:
+//
+//	Oops: 0002 [#1] PREEMPT SMP PTI
+//	Oops: divide error: 0000 [#1] SMP
+func isOops(line string) bool {
+	if rest, twice := strings.CutPrefix(line, "Oops: "); twice && !strings.HasPrefix(rest, "0") {
+		line = rest
+	}
+	for _, kind := range []string{"Oops: ", "divide error: ", "invalid opcode: ", "stack segment: ", "int3: "} {
+		rest, ok := strings.CutPrefix(line, kind)
+		if !ok || len(rest) < 4 {
+			continue
+		}
+		if rest, ok = strings.CutPrefix(rest[4:], " [#"); !ok {
+			continue
+		}
+		if rest, ok = strings.CutPrefix(strings.TrimLeft(rest, digits), "] "); ok && (strings.HasPrefix(rest, "PREEMPT") || strings.HasPrefix(rest, "SMP")) {
+			return true
+		}
+	}
+	return false
+}
+
+// isWarning recognises
+//
+//	WARNING: CPU: 0 PID: 1 at kernel/x.c:1 f+0x1/0x2
+func isWarning(line string) bool {
+	rest, ok := strings.CutPrefix(line, "WARNING: CPU: ")
+	return ok && strings.HasPrefix(strings.TrimLeft(rest, digits), " PID: ")
+}
+
+const digits = "0123456789"
 
 // Tainted returns what a change of the kernel's taint tells of a sick kernel, ""
 // when it tells of none. What modules bring with them, and what hardware does,
@@ -66,8 +122,7 @@ func Tainted(before, after uint64) string {
 		bit  uint64
 		what string
 	}{
-		{TaintOops, "the kernel failed (oops)"}, {TaintBadPage, "the kernel's memory is damaged"},
-		{TaintSoftLockup, "a processor hung in the kernel"}, {TaintWarning, "the kernel warned of an error in itself"},
+		{TaintOops, failed}, {TaintBadPage, damaged}, {TaintSoftLockup, hangs}, {TaintWarning, warned},
 	} {
 		if after&^before&t.bit != 0 {
 			return t.what + ": its taint went from " + strconv.FormatUint(before, 10) + " to " + strconv.FormatUint(after, 10)

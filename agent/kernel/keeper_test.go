@@ -59,6 +59,8 @@ func TestCrashes(t *testing.T) {
 			panics := build(t, k, "livemend_panic", "patch.c", `TEXT "panic"`, `INIT panic("at load")`)
 			late := build(t, k, "livemend_late", "patch.c", `TEXT "late"`, `BODY panic("at the first call")`)
 			warns := build(t, k, "livemend_warn", "patch.c", `TEXT "warn"`, `BODY WARN(1, "not right")`)
+			fails := build(t, k, "livemend_fails", "patch.c", `TEXT "fails"`, "BODY *(int *volatile *)NULL = NULL")
+			oops := build(t, k, "livemend_oops", "patch.c", `TEXT "oops"`, "INIT *(int *volatile *)NULL = NULL")
 			m := newMachine(t, k)
 
 			// The power goes when the intent is durable and the kernel has nothing yet.
@@ -93,9 +95,14 @@ func TestCrashes(t *testing.T) {
 			m.found(1, "held", "slow", "proving")
 			s.do(request{Do: "clear"})
 
-			// The kernel panics while it loads it.
+			// The kernel panics while it loads it; and the power goes while the next boot
+			// puts it into quarantine.
 			s.keeps("keep", s.give("panic", panics), 0)
 			s.Ended()
+			s = m.boot()
+			s.keeps("start-held", "", 0)
+			s.Expect("testagent: held in quarantine")
+			s.Kill()
 			s = m.boot()
 			m.found(1, "held", "slow", "proving", "panic")
 			s.want(request{Do: "keep", Module: s.give("panic", panics)}, "quarantine")
@@ -149,6 +156,25 @@ func TestCrashes(t *testing.T) {
 			}
 			s.shows("")
 			s.onlyModules()
+
+			// So does one whose new function fails, when somebody calls it.
+			p = s.keeps("keep-condemned", s.give("fails", fails), 0)
+			s.Expect("testagent: applied livemend_fails")
+			s.Start(s.command(request{Do: "apply", Module: "/proc/cmdline"})) // it hangs, with a thread gone
+			if result, err = p.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			if r = s.read(result); fromSum(t, r.Quarantined[len(r.Quarantined)-1].SHA256) != "fails" {
+				t.Errorf("quarantine is %+v", r.Quarantined)
+			}
+			s.onlyModules()
+
+			// And one that fails while it is loaded, which cannot come off.
+			r = s.want(request{Do: "keep", Module: s.give("oops", oops)}, "oops")
+			if fromSum(t, r.Quarantined[len(r.Quarantined)-1].SHA256) != "oops" || r.Intent.Phase != "" || r.Intent.Strikes != 0 {
+				t.Errorf("quarantine is %+v, the record %+v", r.Quarantined, r.Intent)
+			}
+			s.want(request{Do: "keep", Module: s.give("oops", oops)}, "quarantine")
 		})
 	}
 }

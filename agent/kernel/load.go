@@ -126,36 +126,49 @@ type ended struct {
 
 // run has the loader load a module and waits for the kernel's answer, at most as
 // long as limit. One that gives none in time, or has to be given up since the
-// kernel failed, is killed. taint is the kernel's before.
-func (l *loader) run(b []byte, taint uint64, limit time.Duration) ended {
+// kernel failed, is killed.
+func (l *loader) run(b []byte, limit time.Duration, failed func() bool) ended {
 	if _, err := l.module.Write(b); err != nil {
 		return ended{err: err}
 	}
 	if _, err := l.start.Write([]byte{1}); err != nil {
 		return ended{err: err}
 	}
-	failed := func() bool { return readTaint()&^taint&TaintOops != 0 }
 	// What the kernel has begun is waited for even when the caller has no more
-	// time; and in this very thread, which is quickest.
+	// time.
 	for end := time.Now().Add(limit); time.Now().Before(end); {
-		fds := []unix.PollFd{{Fd: int32(l.answer.Fd()), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, int(lookEvery/time.Millisecond))
-		switch {
-		case err != nil && err != unix.EINTR:
-			return ended{err: err}
-		case n > 0:
-			var answer [1]byte
-			if n, err := l.answer.Read(answer[:]); err != nil || n != 1 {
-				return ended{err: errors.New("the loader ended without an answer"), oops: failed()}
-			}
-			return ended{number: unix.Errno(answer[0])}
-		case failed():
+		if number, err, over := l.wait(lookEvery); over {
+			return ended{number, err, err != nil && failed()}
+		}
+		if failed() {
 			_ = l.process.Kill() // gone already: fine
+			_, _, _ = l.wait(killTime)
 			return ended{err: errors.New("the kernel failed while the loader was in it"), oops: true}
 		}
 	}
 	_ = l.process.Kill()
+	_, _, _ = l.wait(killTime)
 	return ended{err: errors.New("the loader did not end in time")}
+}
+
+// wait waits for the kernel's answer, or for the loader's end without one, in
+// this very thread, which is quickest. It is not over when the time is.
+func (l *loader) wait(limit time.Duration) (number unix.Errno, err error, over bool) {
+	fds := []unix.PollFd{{Fd: int32(l.answer.Fd()), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, int(limit/time.Millisecond))
+	switch {
+	case err == unix.EINTR:
+		return 0, nil, false
+	case err != nil:
+		return 0, err, true
+	case n == 0:
+		return 0, nil, false
+	}
+	var answer [1]byte
+	if n, err := l.answer.Read(answer[:]); err != nil || n != 1 {
+		return 0, errors.New("the loader ended without an answer"), true
+	}
+	return unix.Errno(answer[0]), nil, true
 }
 
 // Limits on what is read of the kernel's log.
@@ -208,18 +221,41 @@ func (l kernelLog) each(visit func(text string) bool) {
 	}
 }
 
-// about returns the lines since that speak of a module, of live patches or of
-// loading, for people.
-func (l kernelLog) about(name string) string {
-	var words string
-	l.each(func(text string) bool {
-		if strings.Contains(text, name) || strings.Contains(text, "livepatch") || strings.Contains(text, "odule") || strings.Contains(text, "Lockdown") || strings.Contains(text, "ELF") {
-			if words != "" {
-				words += " / "
-			}
-			words += text
+// witness hears what the kernel says while a module is loaded.
+type witness struct {
+	log   kernelLog
+	name  string // of the module
+	taint uint64 // before
+	words string // about the module, about live patches or about loading
+	sick  bool   // the kernel failed
+}
+
+// failed reports whether the kernel has failed since.
+func (w *witness) failed() bool {
+	w.listen()
+	return w.sick || readTaint()&^w.taint&TaintOops != 0
+}
+
+// about returns what the kernel has said, for people.
+func (w *witness) about() string {
+	w.listen()
+	return w.words[:min(len(w.words), maxWords)]
+}
+
+func (w *witness) listen() {
+	w.log.each(func(text string) bool {
+		sick := Symptom(text) != "" && !strings.HasPrefix(text, "WARNING")
+		w.sick = w.sick || sick
+		about := sick
+		for _, word := range []string{w.name, "livepatch", "odule", "Lockdown", "ELF"} {
+			about = about || strings.Contains(text, word)
 		}
-		return len(words) < maxWords
+		if about && len(w.words) < maxWords {
+			if w.words != "" {
+				w.words += " / "
+			}
+			w.words += text
+		}
+		return true
 	})
-	return words[:min(len(words), maxWords)]
 }

@@ -161,7 +161,7 @@ func (t *tour) boot(ctx context.Context, c guest.Config, name string) (g *guest.
 	maps.Copy(files, c.Files)
 	// Files of the first file system are in memory twice until it is unpacked.
 	c.Files, c.SMP, c.Memory = files, 2, serverMemory+2*int(megabytes)
-	g, err = guest.Start(ctx, c, work)
+	g, err = guest.Start(ctx, c)
 	if err != nil {
 		return nil, "", err
 	}

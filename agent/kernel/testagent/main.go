@@ -29,7 +29,8 @@ type Request struct {
 	Options   kernel.Options
 	State     string // the agent's folder
 	Probation time.Duration
-	Number    int // process to signal, or times to do it
+	Patience  time.Duration // of who asks, without end when 0; apply only
+	Number    int           // process to signal, or times to do it
 }
 
 // Reply is what came of it.
@@ -114,6 +115,11 @@ func do(ctx context.Context, r *Request, reply *Reply) (err error) {
 	}
 	switch r.Do {
 	case "apply":
+		if r.Patience != 0 {
+			var end context.CancelFunc
+			ctx, end = context.WithTimeout(ctx, r.Patience)
+			defer end()
+		}
 		reply.Result, err = engine.Apply(ctx, p)
 	case "revert":
 		reply.Result, err = engine.Revert(ctx, p)
@@ -132,7 +138,14 @@ func keep(ctx context.Context, r *Request, reply *Reply, engine *kernel.Engine, 
 	defer store.Close()
 	accepted, condemned := make(chan bool, 1), make(chan bool, 1)
 	k := &kernel.Keeper{Engine: engine, Store: store, Probation: r.Probation, Now: time.Now, Log: say,
-		Accepted: func(intent.Patch) { accepted <- true }, Condemned: func(wire.Quarantined) { condemned <- true }}
+		Accepted: func(intent.Patch) { accepted <- true },
+		Condemned: func(wire.Quarantined) {
+			if r.Do == "start-held" {
+				say("held in quarantine")
+				select {}
+			}
+			condemned <- true
+		}}
 	defer func() {
 		reply.Quarantined = store.Quarantines()
 		reply.Intent = store.Intent()
@@ -143,7 +156,7 @@ func keep(ctx context.Context, r *Request, reply *Reply, engine *kernel.Engine, 
 	if r.Do == "bench" {
 		return bench(ctx, r, reply, engine, k, p)
 	}
-	if err := k.Start(ctx); err != nil || r.Do == "start" {
+	if err := k.Start(ctx); err != nil || r.Do == "start" || r.Do == "start-held" {
 		return err
 	}
 	term, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
