@@ -2,7 +2,7 @@
 # Both install what they need from the distribution's packages and say so.
 
 .DELETE_ON_ERROR:
-.PHONY: build demo test test-cves packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-test need-bench need-load bench-userspace load-userspace fuzz clean FORCE
+.PHONY: build demo test test-cves packages lint check fmt vet staticcheck vuln gotest assets generate need-demo need-test need-bench need-load bench-userspace bench-kernel load-userspace fuzz clean FORCE
 
 VERSION := 0.1.0
 ARCH    := amd64
@@ -75,10 +75,13 @@ test-cves: need-test
 	mkdir -p $(CVES)
 	LIVEMEND_TEST_CVES=1 LIVEMEND_TEST_CVES_WORK=$(CVES) go test -v -count=1 -timeout 4h ./author/debian/fixes
 
-# Figures of live patching processes; they mean something on a quiet machine.
-# The second takes ten minutes: patches go on and off 1,000 times under load.
+# Figures of live patching processes, and of the kernel of a guest; they mean
+# something on a quiet machine. The last takes ten minutes: patches go on and off 1,000 times under load.
 bench-userspace: need-bench
 	go test -run '^$$' -bench Userspace -benchtime 1x ./agent/userspace
+
+bench-kernel: need-bench
+	go test -run '^$$' -bench Kernel -benchtime 1x ./agent/kernel
 
 load-userspace: need-load
 	LIVEMEND_LOAD_ROUNDS=1000 go test -count=1 -v -timeout 30m ./agent/userspace/load

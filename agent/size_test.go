@@ -57,7 +57,7 @@ func TestPackedSize(t *testing.T) {
 	if _, err := exec.LookPath("xz"); err != nil {
 		t.Skip("xz is not installed: install xz-utils to run this")
 	}
-	packed, err := exec.CommandContext(t.Context(), "xz", "-9e", "-c", build(t, "agent", "-ldflags=-s -w")).Output()
+	packed, err := exec.CommandContext(t.Context(), "xz", "--x86", "--lzma2=preset=9e,lc=4", "-c", build(t, "agent", "-ldflags=-s -w")).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

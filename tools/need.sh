@@ -32,6 +32,19 @@ load | test)
 	need haproxy has haproxy
 	;;
 esac
+case $1 in
+bench | test)
+	# Guests: QEMU, and what their kernels and modules are unpacked and built with.
+	need qemu-system-x86 has qemu-system-x86_64
+	need e2fsprogs test -x /sbin/mkfs.ext4
+	need binutils has objcopy
+	need xz-utils has xz
+	need zstd has zstd
+	need make has make
+	need gcc-12 has gcc-12
+	need libelf1 installed libelf1
+	;;
+esac
 if [ "$1" = test ]; then
 	need g++ has g++
 	need python3 test -x /usr/bin/python3
@@ -39,13 +52,6 @@ if [ "$1" = test ]; then
 	need chromium has chromium
 	need fonts-dejavu-core installed fonts-dejavu-core
 	need shellcheck has shellcheck
-	# Guests: QEMU, and what their kernels and modules are unpacked and built with.
-	need qemu-system-x86 has qemu-system-x86_64
-	need e2fsprogs test -x /sbin/mkfs.ext4
-	need zstd has zstd
-	need make has make
-	need gcc-12 has gcc-12
-	need libelf1 installed libelf1
 fi
 if ! has go >/dev/null; then
 	echo "need.sh: Go 1.26 is missing: install it from https://go.dev/dl and put it on the PATH" >&2

@@ -13,6 +13,7 @@
 //	bundle.json          what was pinned at enrolment
 //	director-root.json   the director root in force
 //	counter.json         counter of the last order
+//	intent               the kernel patch that has not proved itself yet
 //	patches.json         admitted patches and level floors
 //	objects/SHA256       artifacts and the signed files that name them
 //	results/NUMBER       sealed reports on their way
@@ -28,6 +29,7 @@ import (
 	"sync"
 	"syscall"
 
+	"livemend.dev/livemend/agent/kernel/intent"
 	"livemend.dev/livemend/internal/cjson"
 )
 
@@ -52,6 +54,9 @@ type Store struct {
 	mu      sync.Mutex
 	patches patches
 	counter int64
+
+	intent       intent.Record
+	intentNumber int64 // of its last write
 }
 
 // Open opens the state below dir, which it makes when it is missing, and keeps
@@ -74,7 +79,7 @@ func Open(dir string) (*Store, error) {
 		}
 		return nil, errors.Join(err, lock.Close())
 	}
-	err = errors.Join(s.loadCounter(), s.loadPatches())
+	err = errors.Join(s.loadCounter(), s.loadPatches(), s.loadIntent())
 	for _, d := range folders {
 		err = errors.Join(err, removeIncomplete(d))
 	}

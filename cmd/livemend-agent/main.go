@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"livemend.dev/livemend/agent/kernel"
 	"livemend.dev/livemend/trust"
 )
 
@@ -45,6 +46,9 @@ type exit int
 func (exit) Error() string { return "" }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == kernel.LoadArgument {
+		os.Exit(kernel.LoadChild())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := command(ctx, os.Args[1:])
 	stop()

@@ -26,12 +26,7 @@ type Machine struct {
 // fails shows the end of the guest's console.
 func Boot(t testing.TB, c Config) *Machine {
 	t.Helper()
-	work, err := os.MkdirTemp("", "guest") // the guest may outlive the test's own folder by a moment
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(work) })
-	g, err := Start(t.Context(), c, work)
+	g, err := Start(t.Context(), c)
 	skipWithout(t, err)
 	t.Cleanup(func() {
 		g.Kill()

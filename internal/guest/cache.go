@@ -49,6 +49,10 @@ func cacheDir() (string, error) {
 		}
 		dir = filepath.Join(user, "livemend-guest")
 	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
 	return dir, os.MkdirAll(dir, 0o755)
 }
 

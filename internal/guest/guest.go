@@ -30,6 +30,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"livemend.dev/livemend/internal/guest/call"
 )
 
@@ -113,9 +115,8 @@ func MakeDisk(ctx context.Context, path string, megabytes int64) error {
 	return nil
 }
 
-// Start boots a guest and returns when its first process is ready. work is a
-// folder of the caller's, used until the guest has ended.
-func Start(ctx context.Context, c Config, work string) (*Guest, error) {
+// Start boots a guest and returns when its first process is ready.
+func Start(ctx context.Context, c Config) (*Guest, error) {
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		return nil, fmt.Errorf("%w: QEMU is not installed (qemu-system-x86): %w", ErrUnavailable, err)
@@ -128,10 +129,11 @@ func Start(ctx context.Context, c Config, work string) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	initrd := filepath.Join(work, "initrd")
-	if err := os.WriteFile(initrd, initial, 0o600); err != nil {
+	initrd, err := inMemory(initial)
+	if err != nil {
 		return nil, err
 	}
+	defer initrd.Close() // QEMU has it by then
 	g := &Guest{ended: make(chan struct{}), changed: make(chan struct{}), pending: map[uint64]*Process{}}
 	var ends [2]*os.File // QEMU's
 	if g.serial, ends[0], err = pair(); err != nil {
@@ -141,8 +143,8 @@ func Start(ctx context.Context, c Config, work string) (*Guest, error) {
 		return nil, errors.Join(err, g.serial.Close(), ends[0].Close())
 	}
 	g.stream = call.NewStream(g.port)
-	g.qemu = exec.Command(qemu, c.arguments(filepath.Join(kernel, "vmlinux"), initrd)...)
-	g.qemu.ExtraFiles = ends[:]
+	g.qemu = exec.Command(qemu, c.arguments(filepath.Join(kernel, "vmlinux"))...)
+	g.qemu.ExtraFiles = append(ends[:], initrd) // 3, 4 and 5
 	g.qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var said bytes.Buffer
 	g.qemu.Stdout, g.qemu.Stderr = &said, &said
@@ -170,11 +172,25 @@ func pair() (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "guest"), os.NewFile(uintptr(fds[1]), "qemu"), nil
 }
 
-func (c *Config) arguments(vmlinux, initrd string) []string {
+// inMemory returns a file that holds b and has no name, so that it is gone with
+// whoever uses it.
+func inMemory(b []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("initrd", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "initrd")
+	if _, err := f.Write(b); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func (c *Config) arguments(vmlinux string) []string {
 	words := []string{"console=ttyS0 quiet panic=-1 no_timer_check audit=0"}
 	args := []string{
 		"-accel", "tcg,thread=multi,tb-size=256", "-M", "pc,usb=off", "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-m", strconv.Itoa(max(c.Memory, memory)), "-smp", strconv.Itoa(max(c.SMP, 1)), "-kernel", vmlinux, "-initrd", initrd,
+		"-m", strconv.Itoa(max(c.Memory, memory)), "-smp", strconv.Itoa(max(c.SMP, 1)), "-kernel", vmlinux, "-initrd", "/proc/self/fd/5",
 		"-chardev", "socket,id=console,fd=3", "-serial", "chardev:console",
 		"-chardev", "socket,id=port,fd=4", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port,name=" + call.Port,
 	}
