@@ -42,7 +42,7 @@ func TestRefusals(t *testing.T) {
 		{"a variable's first value", []edit{{"kernel/panic.c", "int panic_on_warn __read_mostly;", "int panic_on_warn __read_mostly = 1;"}}, refusal.Data, "panic_on_warn"},
 		{"a new variable that holds something", []edit{{"kernel/ptrace.c", "	const struct cred *cred = current_cred(), *tcred;", "	const struct cred *cred = current_cred(), *tcred;\n	static int seen;\n\n	if (seen++ > 5)\n		return -EPERM;"}}, refusal.Data, "seen"},
 		{"a structure", []edit{{"fs/eventfd.c", "	unsigned int flags;", "	unsigned long more;\n	unsigned int flags;"}}, refusal.Layout, "struct eventfd_ctx"},
-		{"what is exported", []edit{{"kernel/ptrace.c", "const struct user_regset_view *task_user_regset_view(", "EXPORT_SYMBOL_GPL(ptrace_may_access);\nconst struct user_regset_view *task_user_regset_view("}}, refusal.Symbol, "ptrace_may_access"},
+		{"what is exported", []edit{{"kernel/ptrace.c", "EXPORT_SYMBOL_GPL(task_user_regset_view);", "EXPORT_SYMBOL_GPL(task_user_regset_view);\nEXPORT_SYMBOL_GPL(ptrace_may_access);"}}, refusal.Symbol, "ptrace_may_access"},
 		{"code without tracing", []edit{{"arch/x86/entry/common.c", "	nr = syscall_enter_from_user_mode(regs, nr);", "	nr = syscall_enter_from_user_mode(regs, nr);\n\tif (nr == 1234)\n\t\tnr = -1;"}}, refusal.Sections, ".noinstr.text"},
 		{"nothing but a comment", []edit{{"kernel/ptrace.c", "	/* Don't let security modules deny introspection */", "	/* Modules must not deny this. */"}}, refusal.Nothing, ""},
 	} {

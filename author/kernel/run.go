@@ -357,7 +357,7 @@ func (b *build) pack(ctx context.Context, p *packages, kernel *stock, parts []*p
 		refused = append(refused, err)
 	}
 	if len(refused) > 0 {
-		return nil, errors.Join(refused...)
+		return nil, once(refused)
 	}
 	for _, x := range changed {
 		c := &carrier{cargo: goods, pair: x.pair, obj: x.after, raw: x.raw, rawOf: x.rawOf, proof: x.proof, helpers: x.helpers}
@@ -369,7 +369,25 @@ func (b *build) pack(ctx context.Context, p *packages, kernel *stock, parts []*p
 	if len(goods.changes) == 0 && len(refused) == 0 {
 		refused = append(refused, refusal.New(refusal.Nothing, filepath.Base(b.Diff), "no function that runs in the kernel changed"))
 	}
-	return goods, errors.Join(refused...)
+	return goods, once(refused)
+}
+
+// once joins refusals, each once.
+func once(refused []error) error {
+	var out []error
+	seen := map[string]bool{}
+	for _, r := range refusal.All(errors.Join(refused...)) {
+		if !seen[r.Error()] {
+			seen[r.Error()] = true
+			out = append(out, r)
+		}
+	}
+	for _, err := range refused {
+		if len(refusal.All(err)) == 0 {
+			out = append(out, err)
+		}
+	}
+	return errors.Join(out...)
 }
 
 // reworded says for kernels what package objdiff says for libraries.
