@@ -23,14 +23,14 @@ const provenSource = `
 `
 
 // flags are the kernel's code model; the stock module has one section for all.
-var flags = []string{"-fno-pic", "-mcmodel=kernel", "-g"}
+var flags = []string{"-O2", "-fno-pic", "-mcmodel=kernel", "-g"}
 
 // stockOf makes a module of a source as a distribution does: all functions in one
 // section, another object in front.
 func stockOf(t *testing.T, text string) *stock {
 	t.Helper()
 	dir := t.TempDir()
-	for name, content := range map[string]string{"front.c": "static int helper(int x) { return x; } int front(int x) { return helper(x) + 1; }", "main.c": text} {
+	for name, content := range map[string]string{"front.c": "static __attribute__((noinline)) int helper(int x) { return x; } int front(int x) { return helper(x) + 1; }", "main.c": text} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
