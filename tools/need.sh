@@ -62,6 +62,14 @@ if [ "$1" = test ]; then
 	need chromium has chromium
 	need fonts-dejavu-core installed fonts-dejavu-core
 	need shellcheck has shellcheck
+	# What kernels are configured and built with, and packages of others are made with.
+	need flex has flex
+	need bison has bison
+	need bc has bc
+	need patch has patch
+	need libelf-dev test -e /usr/include/libelf.h
+	need libssl-dev test -e /usr/include/openssl/ssl.h
+	need rpm has rpmbuild
 fi
 if ! has go >/dev/null; then
 	echo "need.sh: Go 1.26 is missing: install it from https://go.dev/dl and put it on the PATH" >&2

@@ -88,6 +88,6 @@ func compareAnnexes(p *objdiff.Pair, was, is map[string]string) {
 		if p.IsNew(f.Name) || p.IsChanged(f.Name) || was[f.Name] == is[f.Name] {
 			continue
 		}
-		p.Changed = append(p.Changed, f)
+		p.Changed = append(p.Changed, family(p, f)...)
 	}
 }

@@ -93,8 +93,12 @@ func (c *cargo) refer(r klp.Ref) *relocatable.Symbol {
 		return y
 	}
 	name := r.Name
+	if rest, ok := strings.CutPrefix(name, trampoline); ok {
+		name = "static_call." + rest
+	}
+	plain := name
 	for n := 2; c.plain[name] != nil || c.refs[name] != (klp.Ref{}); n++ {
-		name = fmt.Sprintf("%s.%d", r.Name, n)
+		name = fmt.Sprintf("%s.%d", plain, n)
 	}
 	y := c.symbol(&relocatable.Symbol{Name: name, Bind: elf.STB_GLOBAL})
 	c.byRef[r], c.refs[name] = y, r
@@ -117,6 +121,8 @@ type carrier struct {
 	raw   *relocatable.File
 	rawOf []*relocatable.Section // by section number
 	proof *proof
+
+	helpers map[string]bool // changed functions that only travel; their callers are replaced
 
 	code map[int]*relocatable.Section    // functions that travel, by section number
 	data map[extent]*relocatable.Section // constants and variables that travel
@@ -166,13 +172,13 @@ func (c *carrier) name(f *object.Function) error {
 		size = f.Section.Size
 	}
 	c.symbol(&relocatable.Symbol{Name: y.Name, Section: c.code[f.Section.Index], Value: y.Value, Size: size, Type: elf.STT_FUNC})
-	if c.pair.IsNew(f.Name) || f.Parent() != "" {
+	if c.pair.IsNew(f.Name) || f.Parent() != "" || c.helpers[f.Name] {
 		return nil
 	}
 	old := slices.IndexFunc(c.pair.Before.Functions, func(o *object.Function) bool { return o.Name == f.Name })
 	before := c.pair.Before.Functions[old]
 	place := c.pair.Path + " " + f.Name
-	if !traced(c.pair.Before, before) {
+	if !traced(c.pair.Before, before) || !traced(c.pair.After, f) {
 		return refusal.New(refusal.Branch, place, "it has no call of the tracer at its start (it is marked notrace or noinstr), which is where a live patch takes over")
 	}
 	if c.proof.overridden[f.Name] {
@@ -347,11 +353,10 @@ func (c *carrier) codeRef(s *object.Section, r object.Reloc, to *object.Section,
 		return c.whole(new), addend + at, nil
 	case new != nil && c.pair.IsNew(f.Name):
 		return bad(refusal.Data, f.Name, "the address of a new function would be held where the kernel does not look before the patch is unloaded")
+	case new != nil && c.helpers[f.Name]:
+		return bad(refusal.Branch, f.Name, "it cannot be replaced by itself, as it does not call the tracer at its start, and its address is held")
 	case new == nil && inside != 0:
 		return bad(refusal.Sections, f.Name, "a place inside a function that did not change")
-	}
-	if c.pair.IsNew(f.Name) {
-		return bad(refusal.Data, f.Name, "the address of a new function would be held where the kernel does not look before the patch is unloaded")
 	}
 	// A pointer to a function is the old one's, whose entry leads to the new code:
 	// it may outlive the patch.
@@ -388,11 +393,11 @@ func (c *carrier) ref(object, name string, position uint) klp.Ref {
 	return r
 }
 
-// trampoline and key are the names of the two halves of a static call.
-const (
-	trampoline = "__SCT__"
-	key        = "__SCK__"
-)
+// trampoline is in front of the names of what static calls call. A name with it
+// is changed at run time wherever the module loader finds it called, which goes
+// wrong where another module owns it; by another name the trampoline itself is
+// called, which is always right.
+const trampoline = "__SCT__"
 
 // external resolves a name that another object defines.
 func (c *carrier) external(what, name string) (*relocatable.Symbol, error) {
@@ -405,12 +410,7 @@ func (c *carrier) external(what, name string) (*relocatable.Symbol, error) {
 	if c.exports[what] == klp.Vmlinux {
 		return c.imported(what), nil
 	}
-	y, err := c.global(c.kernel, what, name)
-	if y != nil || err != nil {
-		if rest, ok := strings.CutPrefix(what, trampoline); ok && err == nil {
-			// What cannot be told from the trampoline alone, objtool takes from the key.
-			_, err = c.external(key+rest, name)
-		}
+	if y, err := c.global(c.kernel, what, name); y != nil || err != nil {
 		return y, err
 	}
 	if by := c.exports[what]; by != "" && own != c.kernel {

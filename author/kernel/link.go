@@ -3,7 +3,6 @@ package kernel
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -92,15 +91,7 @@ func (c *cargo) convert(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	undefined := map[string]bool{}
-	for _, y := range f.Symbols {
-		if y.Undefined() {
-			undefined[y.Name] = true
-		}
-	}
-	refs := maps.Clone(c.refs)
-	maps.DeleteFunc(refs, func(name string, _ klp.Ref) bool { return strings.HasPrefix(name, key) && !undefined[name] })
-	if err := klp.Convert(f, refs); err != nil {
+	if err := klp.Convert(f, c.refs); err != nil {
 		return nil, err
 	}
 	for _, y := range f.Symbols {

@@ -141,7 +141,11 @@ func (p *proof) compare(f *object.Function, from, to uint64, i int, at map[int]u
 		}
 	}
 	ours := f.Section.Data[from:to]
-	c.Theirs = bytes.TrimRight(theirs, string([]byte{fill}))
+	end := len(theirs)
+	for end > 0 && theirs[end-1] == fill {
+		end--
+	}
+	c.Theirs = theirs[:end]
 	for n := len(ours); n > 0 && ours[n-1] == fill && len(c.Theirs) < len(theirs); n-- {
 		c.Theirs = theirs[:len(c.Theirs)+1] // the traps that belong to the code
 	}

@@ -30,7 +30,10 @@ type part struct {
 	before, after *object.Object
 	raw           *relocatable.File // after
 	rawOf         []*relocatable.Section
+	old           *relocatable.File // before
+	oldOf         []*relocatable.Section
 	pair          *objdiff.Pair // of views
+	helpers       map[string]bool
 	proof         *proof
 }
 
@@ -142,34 +145,94 @@ func (b *build) compile(ctx context.Context, p *packages, t *tools, sources []st
 		objects = append(objects, strings.TrimSuffix(name, ".c")+".o")
 	}
 	began := time.Now()
-	var states [2][][]byte
-	for i := range states {
-		if i == 1 {
-			if _, err := run(ctx, tree, "", "patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch", "--batch", "-i", b.absolute(b.Diff)); err != nil {
-				return nil, fmt.Errorf("the fix does not apply to the source of version %s: %w", p.version, err)
-			}
-		}
-		if err := b.make(ctx, t, tree, filepath.Join(b.Work, fmt.Sprintf("compile-%d.log", i)), objects...); err != nil {
-			return nil, fmt.Errorf("compiling %s: %w", [2]string{"the source as it is", "the source with the fix"}[i], err)
-		}
-		for _, name := range objects {
-			data, err := os.ReadFile(filepath.Join(tree, name))
-			if err != nil {
-				return nil, err
-			}
-			states[i] = append(states[i], data)
-		}
+	before, err := b.objects(ctx, t, tree, objects, sectionFlags)
+	if err != nil {
+		return nil, fmt.Errorf("compiling the source as it is: %w", err)
 	}
-	b.say("compile: %d objects, before and after, in %s", len(objects), time.Since(began).Round(100*time.Millisecond))
+	fix := []string{"patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch", "--batch", "-i", b.absolute(b.Diff)}
+	if _, err := run(ctx, tree, "", fix...); err != nil {
+		return nil, fmt.Errorf("the fix does not apply to the source of version %s: %w", p.version, err)
+	}
+	after, err := b.objects(ctx, t, tree, objects, sectionFlags)
+	if err != nil {
+		return nil, fmt.Errorf("compiling the source with the fix: %w", err)
+	}
 	var parts []*part
-	for i, name := range objects {
-		x, err := newPart(tree, name, states[0][i], states[1][i])
+	var again []string
+	for _, name := range objects {
+		x, err := newPart(tree, name, before[name], after[name])
 		if err != nil {
 			return nil, err
 		}
 		parts = append(parts, x)
+		if len(x.pair.Changed) > 1 {
+			again = append(again, name)
+		}
 	}
+	pinned, err := b.pinned(ctx, t, tree, again, append(fix, "-R"))
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range parts {
+		if err := x.compare(pinned); err != nil {
+			return nil, err
+		}
+	}
+	b.say("compile: %d objects, before and after, in %s", len(objects), time.Since(began).Round(100*time.Millisecond))
 	return parts, nil
+}
+
+// objects compiles objects in a tree and returns their bytes by name.
+func (b *build) objects(ctx context.Context, t *tools, tree string, names []string, flags string) (map[string][]byte, error) {
+	if err := b.make(ctx, t, tree, filepath.Join(b.Work, "compile.log"), append(slices.Clone(names), "KCFLAGS="+flags)...); err != nil {
+		return nil, err
+	}
+	out := map[string][]byte{}
+	for _, name := range names {
+		data, err := os.ReadFile(filepath.Join(tree, name))
+		if err != nil {
+			return nil, err
+		}
+		out[name] = data
+	}
+	return out, nil
+}
+
+// onePinned makes the compiler take every source line for the first.
+const onePinned = sectionFlags + " -Wno-builtin-macro-redefined -D__LINE__=1 -Wno-error"
+
+// pinned compiles the objects in which several functions changed again, with one
+// number for all source lines, so that functions that differ in nothing else can be
+// told. Objects that do not compile so, because their code makes names of line
+// numbers, are left out.
+func (b *build) pinned(ctx context.Context, t *tools, tree string, names []string, revert []string) ([]*objdiff.Pair, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	is, err := b.objects(ctx, t, tree, names, onePinned)
+	if err != nil {
+		return nil, ctx.Err()
+	}
+	if _, err := run(ctx, tree, "", revert...); err != nil {
+		return nil, err
+	}
+	was, err := b.objects(ctx, t, tree, names, onePinned)
+	if err != nil {
+		return nil, ctx.Err()
+	}
+	var before, after []*object.Object
+	for _, name := range names {
+		o, err := object.Read(name, was[name])
+		if err != nil {
+			return nil, err
+		}
+		n, err := object.Read(name, is[name])
+		if err != nil {
+			return nil, err
+		}
+		before, after = append(before, view(o)), append(after, view(n))
+	}
+	return objdiff.Compare(before, after), nil
 }
 
 func (b *build) absolute(path string) string {
@@ -194,22 +257,27 @@ func newPart(tree, name string, before, after []byte) (*part, error) {
 	if x.raw, x.rawOf, err = relocatable.Numbered(after); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	old, oldOf, err := relocatable.Numbered(before)
-	if err != nil {
+	if x.old, x.oldOf, err = relocatable.Numbered(before); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	x.pair = objdiff.Compare([]*object.Object{view(x.before)}, []*object.Object{view(x.after)})[0]
-	was, err := annexes(x.before, old, oldOf)
+	return x, x.compare(nil)
+}
+
+// compare finds what changed; pinned are objects without numbers of source lines.
+func (x *part) compare(pinned []*objdiff.Pair) error {
+	x.pair = objdiff.ComparePinned([]*object.Object{view(x.before)}, []*object.Object{view(x.after)}, pinned)[0]
+	was, err := annexes(x.before, x.old, x.oldOf)
 	if err != nil {
-		return nil, refusal.New(refusal.Undecodable, name, err.Error())
+		return refusal.New(refusal.Undecodable, x.unit.path, err.Error())
 	}
 	is, err := annexes(x.after, x.raw, x.rawOf)
 	if err != nil {
-		return nil, refusal.New(refusal.Undecodable, name, err.Error())
+		return refusal.New(refusal.Undecodable, x.unit.path, err.Error())
 	}
 	compareAnnexes(x.pair, was, is)
-	compareExports(x.pair, old, x.raw)
-	return x, nil
+	compareExports(x.pair, x.old, x.raw)
+	x.helpers = pullCallers(x.pair)
+	return nil
 }
 
 // compareExports refuses changes of what modules may use.
@@ -289,10 +357,10 @@ func (b *build) pack(ctx context.Context, p *packages, kernel *stock, parts []*p
 		refused = append(refused, err)
 	}
 	if len(refused) > 0 {
-		return nil, errors.Join(refused...)
+		return nil, once(refused)
 	}
 	for _, x := range changed {
-		c := &carrier{cargo: goods, pair: x.pair, obj: x.after, raw: x.raw, rawOf: x.rawOf, proof: x.proof}
+		c := &carrier{cargo: goods, pair: x.pair, obj: x.after, raw: x.raw, rawOf: x.rawOf, proof: x.proof, helpers: x.helpers}
 		refused = append(refused, c.carry()...)
 		for _, name := range slices.Sorted(maps.Keys(c.off)) {
 			b.note("%s: tracepoint %s is silent in the new code", x.unit.path, name)
@@ -301,7 +369,25 @@ func (b *build) pack(ctx context.Context, p *packages, kernel *stock, parts []*p
 	if len(goods.changes) == 0 && len(refused) == 0 {
 		refused = append(refused, refusal.New(refusal.Nothing, filepath.Base(b.Diff), "no function that runs in the kernel changed"))
 	}
-	return goods, errors.Join(refused...)
+	return goods, once(refused)
+}
+
+// once joins refusals, each once.
+func once(refused []error) error {
+	var out []error
+	seen := map[string]bool{}
+	for _, r := range refusal.All(errors.Join(refused...)) {
+		if !seen[r.Error()] {
+			seen[r.Error()] = true
+			out = append(out, r)
+		}
+	}
+	for _, err := range refused {
+		if len(refusal.All(err)) == 0 {
+			out = append(out, err)
+		}
+	}
+	return errors.Join(out...)
 }
 
 // reworded says for kernels what package objdiff says for libraries.

@@ -144,10 +144,30 @@ func (c *Code) same(ours, theirs []insn.Inst, a, b insn.Inst) string {
 	if a.Len != b.Len || !c.equalBut(a, b) {
 		return differs
 	}
-	if !filled || b.Rel != 4 {
-		return ""
+	if filled && b.Rel == 4 {
+		if why := c.field(r, uint64(b.RelOff), c.disp(b.RelOff), false); why != "" {
+			return why
+		}
 	}
-	return c.field(r, uint64(b.RelOff), c.disp(b.RelOff), false)
+	return c.absolutes(a, b)
+}
+
+// absolutes hands on the fields of an instruction that are not relative.
+func (c *Code) absolutes(a, b insn.Inst) string {
+	for at := a.Off; at < a.End(); at++ {
+		r, ok := c.fields[at]
+		if !ok || r.Relative() || r.Width() != 4 {
+			continue
+		}
+		off := b.Off + at - a.Off
+		if off+4 > len(c.Theirs) {
+			return "it differs from the binary's"
+		}
+		if why := c.field(r, uint64(off), c.disp(off), false); why != "" {
+			return why
+		}
+	}
+	return ""
 }
 
 // equalBut compares two instructions without the bytes of their relocations and

@@ -20,6 +20,7 @@ import (
 
 type patchCommand struct {
 	Build   patchBuild   `cmd:"" help:"Build a live patch."`
+	Pack    patchPack    `cmd:"" help:"Make a patch of what others made."`
 	Show    patchShow    `cmd:"" help:"Say what is in a patch."`
 	Publish patchPublish `cmd:"" help:"Sign and publish a patch."`
 }

@@ -238,3 +238,42 @@ func wait(t *testing.T, g *guest.Machine, path, want string) {
 		time.Sleep(50 * time.Millisecond)
 	}
 }
+
+// The page that lists the fixes is the catalogue.
+func TestPage(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "kernel-fixes.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| fix ") {
+			rows = append(rows, strings.TrimSpace(line))
+		}
+	}
+	var want []string
+	for _, f := range catalogue {
+		want = append(want, f.row())
+	}
+	if diff := cmp.Diff(want, rows); diff != "" {
+		t.Errorf("docs/kernel-fixes.md (-want +got):\n%s", diff)
+	}
+}
+
+func (f fix) row() string {
+	from := "our own diff"
+	if f.later != "" {
+		from = "version " + f.later
+	}
+	outcome := "built: " + strings.Join(f.functions, ", ")
+	shown := "an unprivileged program is answered otherwise"
+	switch {
+	case f.refused != "":
+		outcome, shown = "refused: "+string(f.refused), ""
+	case f.reach != "":
+		shown = "the new code runs"
+	case f.root:
+		shown = "a program is answered otherwise"
+	}
+	return fmt.Sprintf("| %s | %s | %s | %s | %s | %s |", f.name, f.kernel.Release, from, outcome, shown, f.note)
+}

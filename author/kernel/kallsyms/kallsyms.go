@@ -67,7 +67,7 @@ func tokensAt(image []byte, zero int) (*tokens, bool) {
 	// From '0' to the last token, then the index, which tells where they start.
 	at, offsets := zero, [tokenCount]int{}
 	for i := '0'; i < tokenCount; i++ {
-		n := bytes.IndexByte(image[at:min(len(image), at+maxName)], 0)
+		n := textLength(image, at)
 		if n < 0 {
 			return nil, false
 		}
@@ -87,7 +87,7 @@ func tokensAt(image []byte, zero int) (*tokens, bool) {
 		ok := true
 		for i := range tokenCount {
 			at := t.start + entry(i)
-			n := bytes.IndexByte(image[at:min(len(image), at+maxName)], 0)
+			n := textLength(image, at)
 			if i >= '0' && at != offsets[i] || n < 0 {
 				ok = false
 				break
@@ -99,6 +99,15 @@ func tokensAt(image []byte, zero int) (*tokens, bool) {
 		}
 	}
 	return nil, false
+}
+
+// textLength returns the length of the text at an offset, or -1 when none ends
+// there within the limit.
+func textLength(image []byte, at int) int {
+	if at > len(image) {
+		return -1
+	}
+	return bytes.IndexByte(image[at:min(len(image), at+maxName)], 0)
 }
 
 // markerStep is how many names lie between two markers.
@@ -176,7 +185,7 @@ func (t *tokens) names(image []byte, start, first, n int) ([]Symbol, bool) {
 		}
 		length := int(image[at])
 		at++
-		if length >= 0x80 {
+		if length >= 0x80 { // two bytes; there is one more, since at+2 was in front of the markers
 			length = length&0x7f | int(image[at])<<7
 			at++
 		}
