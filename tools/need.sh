@@ -51,6 +51,7 @@ demo-kernel | test)
 	need bc has bc
 	need bison has bison
 	need flex has flex
+	need patch has patch
 	need libelf-dev test -e /usr/include/libelf.h
 	need libssl-dev test -e /usr/include/openssl/evp.h
 	;;
@@ -62,13 +63,6 @@ if [ "$1" = test ]; then
 	need chromium has chromium
 	need fonts-dejavu-core installed fonts-dejavu-core
 	need shellcheck has shellcheck
-	# What kernels are configured and built with, and packages of others are made with.
-	need flex has flex
-	need bison has bison
-	need bc has bc
-	need patch has patch
-	need libelf-dev test -e /usr/include/libelf.h
-	need libssl-dev test -e /usr/include/openssl/ssl.h
 	need rpm has rpmbuild
 fi
 if ! has go >/dev/null; then
