@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"livemend.dev/livemend/author/kernel"
+	"livemend.dev/livemend/author/kernel/fixes"
 	"livemend.dev/livemend/demo/stage"
 	"livemend.dev/livemend/internal/guest"
 	"livemend.dev/livemend/packaging"
@@ -37,14 +38,15 @@ func identify(g *guest.Guest) (id identity, err error) {
 	return identity{words(release), fmt.Sprintf("%x", notes[at+12:at+32])}, nil
 }
 
-// fixFile is the fix as the vendor keeps it, beside this program's source.
-const fixFile = vulnerability + ".diff"
-
 // publish builds the live patch, signs it offline and publishes it, with the
 // scanner's content that describes the flaw.
 func (t *tour) publish(ctx context.Context) (string, error) {
 	out := filepath.Join(t.stage.Dir, "patch")
-	diff := filepath.Join(t.stage.Dir, fixFile)
+	fix, err := fixes.Diffs.ReadFile("diffs/" + vulnerability + ".diff")
+	if err != nil {
+		return "", err
+	}
+	diff := filepath.Join(t.stage.Dir, vulnerability+".diff")
 	if err := os.WriteFile(diff, fix, 0o644); err != nil {
 		return "", err
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"livemend.dev/livemend/demo/show"
@@ -146,12 +147,12 @@ func (t *tour) boot(ctx context.Context, c guest.Config, name string) (g *guest.
 	if err != nil {
 		return nil, "", err
 	}
-	oracle, err := guest.Program(ctx, "livemend.dev/livemend/demo/kernel/oracle")
+	probe, err := guest.Program(ctx, "livemend.dev/livemend/author/kernel/fixes/probe")
 	if err != nil {
 		return nil, "", err
 	}
-	files["/usr/lib/livemend-demo/oracle"] = filepath.Join(work, "oracle")
-	if err := os.WriteFile(files["/usr/lib/livemend-demo/oracle"], oracle, 0o755); err != nil {
+	files[oracle] = filepath.Join(work, "probe")
+	if err := os.WriteFile(files[oracle], probe, 0o755); err != nil {
 		return nil, "", err
 	}
 	megabytes, err := size(files)
@@ -175,16 +176,24 @@ func (t *tour) boot(ctx context.Context, c guest.Config, name string) (g *guest.
 	return g, answer, nil
 }
 
-// ask runs the oracle as a user without rights.
+// oracle is a program on the server that asks its kernel for something that only
+// a kernel with the flaw gives; it does not use what it gets. The question of
+// this one: may a user look into a process that hides from him, once it ended?
+const (
+	oracle   = "/usr/lib/livemend-demo/probe"
+	question = "ptrace-zombie"
+)
+
+// ask runs the oracle as a user without rights. It answers fixed or vulnerable.
 func ask(g *guest.Guest) (string, error) {
-	r, err := g.Run(guest.Command{Args: []string{"/usr/lib/livemend-demo/oracle"}, UID: nobody, Env: environment, Timeout: time.Minute})
+	r, err := g.Run(guest.Command{Args: []string{oracle, question}, UID: nobody, Env: environment, Timeout: time.Minute})
 	if err != nil {
 		return "", err
 	}
 	if r.Exit != 0 {
 		return "", fmt.Errorf("the oracle ended with %d: %s", r.Exit, r.Stderr)
 	}
-	return words(r.Stdout), nil
+	return strings.ToUpper(words(r.Stdout)), nil
 }
 
 // sh runs shell commands as the server's administrator.

@@ -14,7 +14,7 @@ var layers = []struct {
 	name    string
 	folders []string
 }{
-	{"programs", []string{"cmd", "demo!", "demo/kernel!", "demo/kernel/oracle"}},
+	{"programs", []string{"cmd", "demo!", "demo/kernel"}},
 	{"demonstration", []string{"demo/show", "demo/stage", "demo/evidence"}},
 	{"demonstration's ground", []string{"demo/sample", "demo/world"}},
 	{"tests of the platform, with a portal", []string{"platform/platformtest"}},
