@@ -38,9 +38,11 @@ func (o *order) resolve(ctx context.Context) (target trust.Target, targets []byt
 	return target, targets, err
 }
 
-// apply admits the ordered patch and applies it to every process that has the
-// library mapped.
+// apply admits the ordered patch and applies it wherever it belongs.
 func (o *order) apply(ctx context.Context) error {
+	if isKernel(o.manifest.Path) && o.x.Kernel != nil {
+		o.x.Kernel.Engine.Prepare() // while the rest is fetched and verified
+	}
 	target, targets, err := o.resolve(ctx)
 	if err != nil {
 		return err
