@@ -11,15 +11,16 @@ import (
 	"livemend.dev/livemend/agent/policy"
 	"livemend.dev/livemend/agent/state"
 	"livemend.dev/livemend/patch"
+	"livemend.dev/livemend/patch/module"
 	"livemend.dev/livemend/wire"
 )
 
 // kernelPatch is a patch for the running kernel, which is one place. Where
 // another kernel runs, there is none.
 type kernelPatch struct {
-	keeper *kernel.Keeper
-	patch  kernel.Patch
-	path   string
+	x     *Executor
+	patch kernel.Patch
+	path  string
 }
 
 func (k kernelPatch) apply(ctx context.Context) ([]place, error) {
@@ -30,7 +31,12 @@ func (k kernelPatch) apply(ctx context.Context) ([]place, error) {
 	if running.BuildID != k.patch.Target.BuildID {
 		return nil, nil
 	}
-	result, err := k.keeper.Apply(ctx, k.patch, k.path)
+	if name, err := k.x.stranger(k.patch.Module); err != nil {
+		return nil, err
+	} else if name != "" {
+		return nil, errors.New("the live patch " + name + ", which this agent did not load, is in force, and ours would take its place; nothing was loaded: take it off first, or deny kernel patches in the local policy")
+	}
+	result, err := k.x.Kernel.Apply(ctx, k.patch, k.path)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +56,7 @@ func (k kernelPatch) apply(ctx context.Context) ([]place, error) {
 }
 
 func (k kernelPatch) revert(ctx context.Context) ([]place, error) {
-	result, err := k.keeper.Revert(ctx, k.patch)
+	result, err := k.x.Kernel.Revert(ctx, k.patch)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +71,7 @@ func (k kernelPatch) status(context.Context) ([]place, error) {
 	if err != nil {
 		return nil, err
 	}
-	on, err := k.keeper.Engine.IsApplied(k.patch)
+	on, err := k.x.Kernel.Engine.IsApplied(k.patch)
 	switch {
 	case err != nil:
 		return nil, err
@@ -86,6 +92,35 @@ func (k kernelPatch) account(outcome wire.Outcome, _ counts) string {
 		return "another kernel is running; the patch is loaded when its kernel is"
 	}
 	return "the running kernel is patched"
+}
+
+// stranger returns the name of a live patch in the kernel that is neither the one
+// in module nor any that was admitted here, "" when there is none.
+func (x *Executor) stranger(own []byte) (name string, err error) {
+	loaded, err := x.Kernel.Engine.Status()
+	if err != nil || len(loaded) == 0 {
+		return "", err
+	}
+	known := map[patch.BuildID]bool{}
+	know := func(b []byte) {
+		if m, err := module.Read(b); err == nil {
+			known[m.BuildID] = m.BuildID != ""
+		}
+	}
+	know(own)
+	for _, record := range x.Store.Patches() {
+		for level := &record; level != nil && isKernel(record.Path); level = level.Previous {
+			if b, err := x.Store.Object(level.Artifact); err == nil {
+				know(b)
+			}
+		}
+	}
+	for _, l := range loaded {
+		if !known[l.BuildID] {
+			return l.Name, nil
+		}
+	}
+	return "", nil
 }
 
 func names(tasks []kernel.Task) string {

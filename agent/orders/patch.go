@@ -72,7 +72,7 @@ func (x *Executor) decode(path string, artifact []byte, sum string, target patch
 		if x.Kernel == nil {
 			return nil, refused(classEngine, "this agent cannot load kernel patches here, its log says why")
 		}
-		return kernelPatch{x.Kernel, kernel.Patch{Module: artifact, SHA256: hash, Target: target, Level: level}, path}, nil
+		return kernelPatch{x, kernel.Patch{Module: artifact, SHA256: hash, Target: target, Level: level}, path}, nil
 	}
 	file, err := image.Decode(artifact)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 
@@ -19,6 +20,15 @@ func TestRestarts(t *testing.T) {
 	disk := guest.Disk(t)
 	agent := map[string]string{"/usr/sbin/livemend-agent": guest.Built(t, "livemend.dev/livemend/cmd/livemend-agent", "-ldflags=-X main.probation=3s")}
 	const state = "livemend-agent --state /disk/livemend "
+
+	source, err := os.ReadFile("../../agent/kernel/testdata/patch.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := os.ReadFile(guest.Module(t, guest.Debian61, "stranger", "#define TEXT \"stranger\"\n"+string(source)))
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	boot := func(name string, c guest.Config, want string) {
 		t.Helper()
@@ -59,7 +69,6 @@ func TestRestarts(t *testing.T) {
 
 	do(tr.startServices)
 	boot("first", guest.Config{Kernel: guest.Debian61, Network: true}, "VULNERABLE")
-	var err error
 	if tr.kernel, err = identify(tr.server); err != nil {
 		t.Fatal(err)
 	}
@@ -95,6 +104,18 @@ func TestRestarts(t *testing.T) {
 	}
 
 	boot("second", guest.Config{Kernel: guest.Debian61}, "VULNERABLE")
+	// A patch that replaces all others does not take the place of a stranger's.
+	if err := tr.server.Insert(stranger, ""); err != nil {
+		t.Fatal(err)
+	}
+	if out := sh(state + "boot 2>&1 || true"); !strings.Contains(out, "the live patch stranger, which this agent did not load") {
+		t.Errorf("beside another live patch the agent says: %s", out)
+	}
+	says("VULNERABLE")
+	sh("cd /sys/kernel/livepatch; echo 0 >stranger/enabled; while [ -d stranger ]; do sleep 0.1; done")
+	if err := tr.server.Remove("stranger"); err != nil {
+		t.Fatal(err)
+	}
 	sh(state + "boot")
 	says("FIXED")
 	sh("livemend-agent is-covered " + vulnerability)
