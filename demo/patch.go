@@ -254,5 +254,5 @@ func (t *tour) checksPassed(context.Context) (string, error) {
 
 // outcomeShown looks at the job's page.
 func (t *tour) outcomeShown(ctx context.Context) (string, error) {
-	return t.pageShows(ctx, fmt.Sprintf("/jobs/%d", t.job.ID), t.job.Title, t.alpha.Name, t.beta.Name)
+	return t.console.Shows(ctx, fmt.Sprintf("/jobs/%d", t.job.ID), t.job.Title, t.alpha.Name, t.beta.Name)
 }

@@ -164,6 +164,20 @@ func (c *Console) Page(ctx context.Context, path string) (string, error) {
 	return string(body), err
 }
 
+// Shows wants words on a page and says which page shows them.
+func (c *Console) Shows(ctx context.Context, path string, words ...string) (string, error) {
+	page, err := c.Page(ctx, path)
+	if err != nil {
+		return "", err
+	}
+	for _, w := range words {
+		if !strings.Contains(page, w) {
+			return "", fmt.Errorf("the page %s does not show %q", path, w)
+		}
+	}
+	return fmt.Sprintf("the page %s%s shows %s", c.base, path, strings.Join(words, ", ")), nil
+}
+
 func (c *Console) get(ctx context.Context, path string, out any) error {
 	return c.call(ctx, http.MethodGet, path, nil, out)
 }
