@@ -32,6 +32,7 @@ var sets = map[string]set{
 	"libevent":   {"libevent", "2.1.12-stable-8", "2.1.12-stable-8+deb12u1", "libevent-2.1.so.7"},
 	"libpng-3":   {"libpng1.6", "1.6.39-2+deb12u3", "1.6.39-2+deb12u5", "libpng16.so.16"},
 	"libpng":     {"libpng1.6", "1.6.39-2+deb12u4", "1.6.39-2+deb12u5", "libpng16.so.16"},
+	"libtasn1-6": {"libtasn1-6", "4.19.0-2", "4.19.0-2+deb12u1", "libtasn1.so.6"},
 	"libxml2":    {"libxml2", "2.9.14+dfsg-1.3~deb12u4", "2.9.14+dfsg-1.3~deb12u6", "libxml2.so.2"},
 	"libxslt":    {"libxslt", "1.1.35-1+deb12u3", "1.1.35-1+deb12u4", "libxslt.so.1"},
 	"xz":         {"xz-utils", "5.4.1-1+deb12u1", "5.4.1-1+deb12u2", "liblzma.so.5"},
@@ -92,6 +93,9 @@ var catalogue = []fix{
 	{name: "CVE-2026-34757", set: "libpng", patches: []string{"CVE-2026-34757-part1.patch", "CVE-2026-34757-part2.patch"},
 		functions: []string{"png_set_PLTE", "png_set_hIST", "png_set_sPLT", "png_set_tRNS", "png_set_text_2", "png_set_unknown_chunks"},
 		probe:     []string{"libpng_palette.py"}, env: "MALLOC_PERTURB_=165"},
+
+	{name: "CVE-2024-12133", set: "libtasn1-6", patches: []string{"0001-asn1_der_decoding2-optimize-_asn1_find_up-call-with-.patch", "0002-asn1_find_node-optimize-NUMBER-node-lookup-with-inde.patch"},
+		refused: refusal.Layout},
 
 	{name: "CVE-2025-8732", set: "libxml2", patches: []string{"CVE-2025-8732.patch"},
 		functions: []string{"xmlExpandCatalog", "xmlLoadACatalog__internal_alias", "xmlLoadCatalog__internal_alias", "xmlLoadSGMLSuperCatalog__internal_alias", "xmlParseSGMLCatalog"}, probe: []string{"libxml2_sgml.py"}},
