@@ -189,6 +189,9 @@ func (b *build) objects(ctx context.Context, t *tools, tree string, names []stri
 	}
 	out := map[string][]byte{}
 	for _, name := range names {
+		if err := b.switches(ctx, tree, name); err != nil {
+			return nil, err
+		}
 		data, err := os.ReadFile(filepath.Join(tree, name))
 		if err != nil {
 			return nil, err
@@ -196,6 +199,17 @@ func (b *build) objects(ctx context.Context, t *tools, tree string, names []stri
 		out[name] = data
 	}
 	return out, nil
+}
+
+// switches has the jumps that are switched at run time written as the kernel has
+// them at first, where kbuild leaves that for when all is linked.
+func (b *build) switches(ctx context.Context, tree, name string) error {
+	u, err := unitOf(tree, name)
+	if err != nil || u.flags != "" {
+		return err
+	}
+	_, err = run(ctx, tree, filepath.Join(b.Work, "objtool.log"), filepath.Join(tree, "tools/objtool/objtool"), "--hacks=jump_label", filepath.Join(tree, name))
+	return err
 }
 
 // onePinned makes the compiler take every source line for the first.
