@@ -52,5 +52,7 @@ var catalogue = []fix{
 	{name: "CVE-2026-53352", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"kernel/signal.c": {"zap_other_threads"}}, functions: []string{"zap_other_threads"}, reach: "zap_other_threads", trigger: "exec"},
 	{name: "CVE-2026-31449", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"fs/ext4/extents.c": {"ext4_ext_correct_indexes"}}, functions: []string{"ext4_ext_correct_indexes [ext4]"}, reach: "ext4_ext_correct_indexes", trigger: "extents", disk: true,
 		note: "in module ext4"},
+	{name: "CVE-2026-45985", kernel: guest.Debian61, later: "6.1.192-2", take: map[string][]string{"fs/ext4/extents.c": {"ext4_split_convert_extents", "ext4_ext_handle_unwritten_extents"}}, functions: []string{"ext4_ext_map_blocks [ext4]", "ext4_split_convert_extents [ext4]"}, reach: "ext4_ext_map_blocks", trigger: "extents", disk: true,
+		note: "in functions with tracepoints of the module, which are silent in the new code"},
 	{name: "CVE-2026-64076", kernel: guest.Debian61, later: "6.1.192-2", take: map[string][]string{"net/bridge/netfilter/ebtables.c": {"ebtables_init"}}, refused: refusal.Initialiser, note: "code that runs when the module is loaded"},
 }
