@@ -46,7 +46,6 @@ var (
 	ErrKept    = errors.New("some tasks still run in the live patch's functions, so it stays in force; nothing was changed: restart the named programs and try again")
 	ErrStuck   = errors.New("the switch of the live patch could be neither finished nor taken back; old and new functions are both in use, which the patch has to allow: restart the named programs, or this server")
 	ErrForced  = errors.New("the switch of a live patch was forced since this server started, so nothing is unloaded any more: restart it to take patches off")
-	ErrAbsent  = errors.New("the live patch is not loaded") // Revert: there is nothing to take off
 )
 
 // Error is a failure of one patch: its kind, which is one of the errors above,
