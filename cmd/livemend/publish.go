@@ -17,6 +17,7 @@ import (
 	"livemend.dev/livemend/internal/cjson"
 	"livemend.dev/livemend/patch"
 	"livemend.dev/livemend/patch/image"
+	"livemend.dev/livemend/patch/module"
 	"livemend.dev/livemend/portal/client"
 	"livemend.dev/livemend/trust"
 	trustclient "livemend.dev/livemend/trust/client"
@@ -66,10 +67,25 @@ func (c *patchPublish) Run(ctx context.Context, k *kong.Kong) error {
 	return c.publish(ctx, k, trust.Target{Path: md.Path(), Custom: md.Custom()}, artifact)
 }
 
+// checkModule refuses a module that the kernel of its metadata would not take for
+// a live patch.
+func checkModule(artifact []byte, md *patch.Metadata) error {
+	m, err := module.Read(artifact)
+	switch {
+	case err != nil:
+		return err
+	case !m.Livepatch:
+		return fmt.Errorf("module %s is no live patch", m.Name)
+	case m.Release != md.Target.Release || m.Arch != md.Target.Arch:
+		return fmt.Errorf("module %s is for kernel %s on %s, and its metadata for %s on %s", m.Name, m.Release, m.Arch, md.Target.Release, md.Target.Arch)
+	}
+	return nil
+}
+
 // checkArtifact refuses to sign a patch that no agent would take.
 func checkArtifact(artifact []byte, md *patch.Metadata) error {
-	if md.Kind != patch.User {
-		return nil // a kernel module; the kernel's own checks come with loading
+	if md.Kind == patch.Kernel {
+		return checkModule(artifact, md)
 	}
 	file, err := image.Decode(artifact)
 	if err != nil {
