@@ -16,8 +16,10 @@ import (
 )
 
 // compile builds the objects of the sources before and after the fix and returns
-// those that differ or may.
-func (b *build) compile(ctx context.Context, p *packages, t *tools, sources []string) ([]*part, error) {
+// those that differ or may. Of the sources that only include a changed header, those
+// that do not compile as they are with the distribution's configuration are no part
+// of the kernel.
+func (b *build) compile(ctx context.Context, p *packages, t *tools, sources, including []string) ([]*part, error) {
 	// A tree of links: what is changed in it is written anew and stays out of the
 	// prepared source.
 	tree := filepath.Join(b.Work, "tree")
@@ -36,6 +38,17 @@ func (b *build) compile(ctx context.Context, p *packages, t *tools, sources []st
 		objects = append(objects, strings.TrimSuffix(name, ".c")+".o")
 	}
 	began := time.Now()
+	for _, name := range including {
+		object := strings.TrimSuffix(name, ".c") + ".o"
+		if err := b.make(ctx, t, tree, filepath.Join(b.Work, "compile.log"), object); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			b.note("%s is left out: it does not compile with the distribution's configuration", object)
+			continue
+		}
+		objects = append(objects, object)
+	}
 	before, err := b.objects(ctx, t, tree, objects, sectionFlags)
 	if err != nil {
 		return nil, fmt.Errorf("compiling the source as it is: %w", err)

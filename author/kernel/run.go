@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -71,11 +72,12 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 		return nil, far
 	}
 	for _, name := range more {
-		if !slices.Contains(sources, name) {
-			sources = append(sources, name)
+		if path.Ext(name) == ".S" {
+			far = errors.Join(far, refusal.New(refusal.Sections, name, "it includes a changed header, and changes of assembler cannot be followed into objects"))
 		}
 	}
-	parts, err := b.compile(ctx, p, t, sources)
+	more = slices.DeleteFunc(more, func(name string) bool { return path.Ext(name) != ".c" || slices.Contains(sources, name) })
+	parts, err := b.compile(ctx, p, t, sources, more)
 	if err != nil {
 		return nil, err
 	}

@@ -170,21 +170,43 @@ func (g *includes) users() map[string][]string {
 	return out
 }
 
-// meant returns the headers that a file may mean by a name: the one beside it, or
-// else all whose names end so.
+// meant returns the headers that a file may mean by a name: in quotes the one
+// beside it, or those of that name that lie nearest; else all whose names end so.
 func (g *includes) meant(file, name string) []string {
-	all := g.headers[path.Base(name)]
-	if beside := path.Join(path.Dir(file), name); slices.Contains(all, beside) {
+	rest, quoted := strings.CutPrefix(name, `"`)
+	all := g.headers[path.Base(rest)]
+	if beside := path.Join(path.Dir(file), rest); quoted && slices.Contains(all, beside) {
 		return []string{beside}
 	}
-	end := "/" + strings.TrimLeft(path.Clean(name), "./")
+	end := "/" + strings.TrimLeft(path.Clean(rest), "./")
 	var out []string
+	nearest := 0
 	for _, header := range all {
-		if strings.HasSuffix("/"+header, end) {
-			out = append(out, header)
+		if !strings.HasSuffix("/"+header, end) {
+			continue
 		}
+		if quoted {
+			near := shared(file, header)
+			if near < nearest {
+				continue
+			}
+			if near > nearest {
+				out, nearest = nil, near
+			}
+		}
+		out = append(out, header)
 	}
 	return out
+}
+
+// shared returns how many folders two files have in common, from the top.
+func shared(a, b string) int {
+	x, y := strings.Split(path.Dir(a), "/"), strings.Split(path.Dir(b), "/")
+	n := 0
+	for n < len(x) && n < len(y) && x[n] == y[n] {
+		n++
+	}
+	return n
 }
 
 // skipped reports whether a folder holds no sources of a kernel for amd64.
@@ -196,7 +218,7 @@ func skipped(dir string) bool {
 	return path.Dir(dir) == "arch" && dir != "arch/x86"
 }
 
-// included lists the names that a file includes.
+// included lists the names that a file includes; those in quotes keep the first.
 func included(text []byte) []string {
 	var out []string
 	for line := range bytes.Lines(text) {
@@ -207,11 +229,15 @@ func included(text []byte) []string {
 		if rest, ok = bytes.CutPrefix(bytes.TrimSpace(rest), []byte("include")); !ok {
 			continue
 		}
-		name := strings.Trim(string(bytes.TrimSpace(rest)), `"<>`)
-		if end := strings.IndexAny(name, `"> `); end >= 0 {
-			name = name[:end]
+		name := string(bytes.TrimSpace(rest))
+		if len(name) < 2 || name[0] != '"' && name[0] != '<' {
+			continue
 		}
-		out = append(out, name)
+		end := strings.IndexAny(name[1:], `">`)
+		if end < 0 {
+			continue
+		}
+		out = append(out, strings.TrimPrefix(name[:end+1], "<"))
 	}
 	return out
 }
