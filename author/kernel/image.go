@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -37,23 +38,33 @@ func (b *build) vmlinux(ctx context.Context, p *packages) ([]byte, error) {
 	if from < 0 || length < 0 || from+length > len(data) {
 		return nil, errors.New("the kernel of the image package is not of the form that is known")
 	}
-	packed, err := os.CreateTemp(b.Work, "payload-*")
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(packed.Name())
-	if _, err := packed.Write(data[from : from+length]); err != nil {
-		return nil, errors.Join(err, packed.Close())
-	}
-	if err := packed.Close(); err != nil {
-		return nil, err
-	}
 	// Behind the compressed kernel stands its length, which is not part of it.
-	out, err := run(ctx, b.Work, "", "sh", "-c", `xz --decompress --stdout --single-stream < "$1"`, "xz", packed.Name())
+	payload := data[from : from+length]
+	out, err := b.unpack(ctx, payload[:max(0, length-4)])
 	if err != nil {
 		return nil, fmt.Errorf("unpacking the kernel: %w", err)
 	}
 	return out, replace(kept, out)
+}
+
+// unpack runs the program for a compressed text.
+func (b *build) unpack(ctx context.Context, packed []byte) ([]byte, error) {
+	f, err := os.CreateTemp(b.Work, "packed-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(packed)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(packed, []byte("\xfd7zXZ\x00")):
+		return run(ctx, b.Work, "", "sh", "-c", `xz --decompress --stdout < "$1"`, "xz", f.Name())
+	case bytes.HasPrefix(packed, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		return run(ctx, b.Work, "", "zstd", "--decompress", "--quiet", "--stdout", f.Name())
+	}
+	return nil, errors.New("it is compressed in a way that is not known")
 }
 
 // replace writes a file, whole or not at all.
@@ -96,8 +107,9 @@ func (b *build) moduleFile(ctx context.Context, p *packages, name string) ([]byt
 	if found == "" {
 		return nil, fmt.Errorf("module %s is not in the image package: %w", name, fs.ErrNotExist)
 	}
-	if strings.HasSuffix(found, ".xz") {
-		return run(ctx, b.Work, "", "xz", "--decompress", "--stdout", found)
+	data, err := os.ReadFile(found)
+	if err == nil && strings.HasSuffix(found, ".xz") {
+		return b.unpack(ctx, data)
 	}
-	return os.ReadFile(found)
+	return data, err
 }

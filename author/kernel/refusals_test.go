@@ -65,6 +65,39 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A change of a header that reaches a few objects is followed into all of them.
+func TestHeader(t *testing.T) {
+	if os.Getenv(allEnv) != "1" {
+		t.Skip("it builds for minutes; make test-cves-kernel does it")
+	}
+	work := os.Getenv(workEnv)
+	if work == "" {
+		work = "/var/cache/livemend-kernel"
+	}
+	change := []edit{{"ipc/util.h", "	return ipcid_to_seqx(id) != ipcp->seq;", "	return id == 0x7ffffff1 || ipcid_to_seqx(id) != ipcp->seq;"}}
+	result, err := kernel.Build(t.Context(), kernel.Options{
+		Release: guest.Debian61.Release, Diff: edited(t, work, change), Work: work, ID: "K-header", Level: 1,
+		Fixes: []patch.Fix{{CVE: "CVE-2026-1"}}, Builder: "test",
+	})
+	if errors.Is(err, kernel.ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, f := range result.Metadata.Functions {
+		found[f.Name] = true
+	}
+	// One of each kind of object that includes the header: queues, memory, semaphores.
+	for _, name := range []string{"do_msgrcv", "do_shmat", "newseg"} {
+		t.Logf("%s: %v", name, found[name])
+	}
+	if len(found) < 3 || !found["do_msgrcv"] {
+		t.Errorf("functions: %v", result.Metadata.Functions)
+	}
+}
+
 // edited writes a diff of the prepared source.
 func edited(t *testing.T, work string, edits []edit) string {
 	t.Helper()

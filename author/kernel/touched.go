@@ -84,12 +84,48 @@ func fileIn(text string) string {
 }
 
 // reached returns the C sources that include one of the headers, directly or
-// through others. Names are compared without folders, so it may return too many.
+// through others. Where it cannot be told which of several headers of a name is
+// meant, all are, so it may return too many.
 func reached(tree string, headers []string) ([]string, error) {
 	if len(headers) == 0 {
 		return nil, nil
 	}
-	by := map[string][]string{} // name of a header to the files that include it
+	g, err := readIncludes(tree)
+	if err != nil {
+		return nil, err
+	}
+	users := g.users()
+	seen, sources := map[string]bool{}, map[string]bool{}
+	queue := slices.Clone(headers)
+	for len(queue) > 0 {
+		header := queue[0]
+		queue = queue[1:]
+		if seen[header] {
+			continue
+		}
+		seen[header] = true
+		for _, name := range users[header] {
+			if path.Ext(name) == ".h" {
+				queue = append(queue, name)
+			} else {
+				sources[name] = true
+			}
+		}
+		if len(sources) > maxReached {
+			return nil, refusal.New(refusal.Sections, strings.Join(headers, ", "), fmt.Sprintf("the header reaches more than %d objects, which would all have to be built and compared; move the change into the sources that need it", maxReached))
+		}
+	}
+	return slices.Sorted(maps.Keys(sources)), nil
+}
+
+// includes is what the files of a tree include.
+type includes struct {
+	by      map[string][]string // file to the names that it includes, as they stand there
+	headers map[string][]string // last part of a header's name to the headers
+}
+
+func readIncludes(tree string) (*includes, error) {
+	g := &includes{by: map[string][]string{}, headers: map[string][]string{}}
 	err := filepath.WalkDir(tree, func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -104,42 +140,73 @@ func reached(tree string, headers []string) ([]string, error) {
 			}
 			return nil
 		}
-		if ext := filepath.Ext(name); ext != ".c" && ext != ".h" && ext != ".S" || !d.Type().IsRegular() {
+		ext := filepath.Ext(name)
+		if ext != ".c" && ext != ".h" && ext != ".S" || !d.Type().IsRegular() {
 			return nil
 		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return err
 		}
-		for _, header := range included(text) {
-			by[header] = append(by[header], name)
+		g.by[name] = included(text)
+		if ext == ".h" {
+			g.headers[path.Base(name)] = append(g.headers[path.Base(name)], name)
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	seen, sources := map[string]bool{}, map[string]bool{}
-	queue := slices.Clone(headers)
-	for len(queue) > 0 {
-		base := path.Base(queue[0])
-		queue = queue[1:]
-		if seen[base] {
-			continue
-		}
-		seen[base] = true
-		for _, name := range by[base] {
-			if path.Ext(name) == ".h" {
-				queue = append(queue, name)
-			} else {
-				sources[name] = true
+	return g, err
+}
+
+// users returns for each header the files that include it, or may.
+func (g *includes) users() map[string][]string {
+	out := map[string][]string{}
+	for _, file := range slices.Sorted(maps.Keys(g.by)) {
+		for _, name := range g.by[file] {
+			for _, header := range g.meant(file, name) {
+				out[header] = append(out[header], file)
 			}
 		}
-		if len(sources) > maxReached {
-			return nil, refusal.New(refusal.Sections, strings.Join(headers, ", "), fmt.Sprintf("the header reaches more than %d objects, which would all have to be built and compared; move the change into the sources that need it", maxReached))
-		}
 	}
-	return slices.Sorted(maps.Keys(sources)), nil
+	return out
+}
+
+// meant returns the headers that a file may mean by a name: in quotes the one
+// beside it, or those of that name that lie nearest; else all whose names end so.
+func (g *includes) meant(file, name string) []string {
+	rest, quoted := strings.CutPrefix(name, `"`)
+	all := g.headers[path.Base(rest)]
+	if beside := path.Join(path.Dir(file), rest); quoted && slices.Contains(all, beside) {
+		return []string{beside}
+	}
+	end := "/" + strings.TrimLeft(path.Clean(rest), "./")
+	var out []string
+	nearest := 0
+	for _, header := range all {
+		if !strings.HasSuffix("/"+header, end) {
+			continue
+		}
+		if quoted {
+			near := shared(file, header)
+			if near < nearest {
+				continue
+			}
+			if near > nearest {
+				out, nearest = nil, near
+			}
+		}
+		out = append(out, header)
+	}
+	return out
+}
+
+// shared returns how many folders two files have in common, from the top.
+func shared(a, b string) int {
+	x, y := strings.Split(path.Dir(a), "/"), strings.Split(path.Dir(b), "/")
+	n := 0
+	for n < len(x) && n < len(y) && x[n] == y[n] {
+		n++
+	}
+	return n
 }
 
 // skipped reports whether a folder holds no sources of a kernel for amd64.
@@ -151,7 +218,7 @@ func skipped(dir string) bool {
 	return path.Dir(dir) == "arch" && dir != "arch/x86"
 }
 
-// included lists the headers that a file includes, without their folders.
+// included lists the names that a file includes; those in quotes keep the first.
 func included(text []byte) []string {
 	var out []string
 	for line := range bytes.Lines(text) {
@@ -162,11 +229,15 @@ func included(text []byte) []string {
 		if rest, ok = bytes.CutPrefix(bytes.TrimSpace(rest), []byte("include")); !ok {
 			continue
 		}
-		name := strings.Trim(string(bytes.TrimSpace(rest)), `"<>`)
-		if end := strings.IndexAny(name, `"> `); end >= 0 {
-			name = name[:end]
+		name := string(bytes.TrimSpace(rest))
+		if len(name) < 2 || name[0] != '"' && name[0] != '<' {
+			continue
 		}
-		out = append(out, path.Base(name))
+		end := strings.IndexAny(name[1:], `">`)
+		if end < 0 {
+			continue
+		}
+		out = append(out, strings.TrimPrefix(name[:end+1], "<"))
 	}
 	return out
 }

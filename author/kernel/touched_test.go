@@ -59,7 +59,7 @@ func TestReached(t *testing.T) {
 	tree := t.TempDir()
 	for name, text := range map[string]string{
 		"include/linux/a.h": "", "include/linux/b.h": "#  include <linux/a.h>\n", "fs/one.c": "#include <linux/b.h>\n", "fs/two.c": "#include \"../include/linux/a.h\" // x\n",
-		"fs/three.c": "#include <linux/c.h>\n", "tools/four.c": "#include <linux/a.h>\n", "arch/arm/five.c": "#include <linux/a.h>\n",
+		"fs/three.c": "#include <linux/c.h>\n", "fs/a.h": "", "fs/six.c": "#include \"a.h\"\n", "fs/sub/seven.c": "#include \"a.h\"\n", "tools/four.c": "#include <linux/a.h>\n", "arch/arm/five.c": "#include <linux/a.h>\n",
 	} {
 		path := filepath.Join(tree, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

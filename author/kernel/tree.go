@@ -64,7 +64,8 @@ const sectionFlags = "-ffunction-sections -fdata-sections"
 
 // make runs make in a source tree.
 func (b *build) make(ctx context.Context, t *tools, dir, log string, args ...string) error {
-	all := []string{"nice", "-n", "5", "make", "-s", "-j" + strconv.Itoa(b.Jobs), "-C", dir, "CC=" + t.compiler, "KERNELRELEASE=" + b.Release, "KCFLAGS=" + sectionFlags}
+	// The kernels have no code in Rust, and were configured without a compiler for it.
+	all := []string{"nice", "-n", "5", "make", "-s", "-j" + strconv.Itoa(b.Jobs), "-C", dir, "CC=" + t.compiler, "KERNELRELEASE=" + b.Release, "KCFLAGS=" + sectionFlags, "RUSTC=false", "BINDGEN=false"}
 	if t.pahole != "" {
 		all = append(all, "PAHOLE="+t.pahole)
 	}

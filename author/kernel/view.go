@@ -46,7 +46,8 @@ var remade = map[string]bool{
 var meaningless = map[string]bool{
 	".discard.addressable": true, "_error_injection_whitelist": true, "_kprobe_blacklist": true,
 	"__syscalls_metadata": true, "_ftrace_events": true, ".modinfo": true, ".printk_index": true,
-	".discard.nospec": true,
+	".discard.nospec":              true,
+	"__patchable_function_entries": true, // with the room in front of functions; not where the tracer is called
 }
 
 // Sections of statics that may start anew in a patch: whether a message was shown
@@ -94,6 +95,7 @@ func view(o *object.Object) *object.Object {
 			if x.Class == object.Code {
 				g := *f
 				g.Section = &x
+				g.Alone = g.Alone || roomInFront(o, s)
 				x.Functions = append(x.Functions, &g)
 			}
 		}
@@ -160,4 +162,23 @@ func numbered(name string) string {
 func plain(name string) string {
 	name = numbered(name)
 	return strings.TrimRight(strings.TrimRight(name, "0123456789"), ".")
+}
+
+// nop is what fills the room that kernels leave in front of functions, for code
+// that keeps count of calls.
+const nop = 0x90
+
+// roomInFront reports whether a section holds one function and nothing but room in
+// front of it.
+func roomInFront(o *object.Object, s *object.Section) bool {
+	if len(s.Functions) != 1 || s.Data == nil || s.Name != ".text."+s.Functions[0].Name {
+		return false
+	}
+	start := o.Symbols[s.Functions[0].Symbol].Value
+	for _, b := range s.Data[:start] {
+		if b != nop {
+			return false
+		}
+	}
+	return true
 }

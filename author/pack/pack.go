@@ -66,7 +66,7 @@ func Functions(data []byte) ([]patch.Function, error) {
 			continue
 		}
 		for i, r := range s.Relocs {
-			name, fn := names(s, i, r)
+			name, fn := names(f, s, i, r)
 			if fn == nil {
 				continue
 			}
@@ -90,7 +90,7 @@ const (
 // names returns the name and the new function when relocation i of s is the start
 // of an entry of a table of replaced functions: the kernel's own struct klp_func
 // has the name and then the function.
-func names(s *relocatable.Section, i int, r relocatable.Reloc) (name string, fn *relocatable.Symbol) {
+func names(f *relocatable.File, s *relocatable.Section, i int, r relocatable.Reloc) (name string, fn *relocatable.Symbol) {
 	at := func(off uint64) relocatable.Reloc {
 		for _, x := range s.Relocs[i:] {
 			if x.Off == off && x.Type == elf.R_X86_64_64 {
@@ -103,7 +103,7 @@ func names(s *relocatable.Section, i int, r relocatable.Reloc) (name string, fn 
 	if s.Target.Name == kpatchFuncs {
 		text, code = at(r.Off+kpatchName), r
 	}
-	fn = function(code)
+	fn = function(f, code)
 	if fn == nil || text.Symbol == nil {
 		return "", nil
 	}
@@ -116,13 +116,19 @@ func names(s *relocatable.Section, i int, r relocatable.Reloc) (name string, fn 
 
 var namePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,126}$`)
 
-// function returns the function that a relocation refers to, or nil.
-func function(r relocatable.Reloc) *relocatable.Symbol {
+// function returns the function that a relocation refers to, or nil. One that is
+// local is referred to by its place in a section.
+func function(f *relocatable.File, r relocatable.Reloc) *relocatable.Symbol {
 	y := r.Symbol
 	if y == nil || y.Section == nil || y.Section.Flags&elf.SHF_EXECINSTR == 0 || r.Type != elf.R_X86_64_64 {
 		return nil
 	}
-	return y
+	for _, fn := range f.Symbols {
+		if fn.Type == elf.STT_FUNC && fn.Section == y.Section && fn.Value == y.Value+uint64(r.Addend) {
+			return fn
+		}
+	}
+	return nil
 }
 
 // textAt returns the text that a relocation refers to, or nothing.

@@ -22,6 +22,7 @@ const (
 	MaxSections = 60_000 // beside the reserved numbers at 0xff00
 	MaxSymbols  = 1_000_000
 	MaxRelocs   = 4_000_000
+	MaxAlign    = 1 << 16 // of a section
 )
 
 // ErrFile is wrapped by the errors of this package.
@@ -154,7 +155,7 @@ func (r *reader) readSections() error {
 		if total += s.FileSize; s.FileSize > MaxBytes || total > MaxBytes || s.Size > MaxBytes {
 			return errors.New("its sections are too large")
 		}
-		if s.Addralign > MaxBytes || s.Flags&elf.SHF_COMPRESSED != 0 {
+		if s.Addralign > MaxAlign || s.Flags&elf.SHF_COMPRESSED != 0 {
 			return fmt.Errorf("section %s is compressed or badly aligned", s.Name)
 		}
 		x := &Section{Name: s.Name, Type: s.Type, Flags: s.Flags, Align: s.Addralign, EntrySize: s.Entsize, Size: s.Size}

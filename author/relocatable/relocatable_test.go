@@ -23,9 +23,9 @@ const source = `
 	int global(int x) { return local(x) * 2; }
 `
 
-func compiled(t testing.TB) []byte {
+func compiled(t testing.TB, flags ...string) []byte {
 	t.Helper()
-	dir := authortest.Objects(t, authortest.Files{"a.c": source}, authortest.Sections()...)
+	dir := authortest.Objects(t, authortest.Files{"a.c": source}, append(authortest.Sections(), flags...)...)
 	data, err := os.ReadFile(filepath.Join(dir, "a.o"))
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +150,7 @@ func TestWriteRefuses(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	f.Add(compiled(f))
+	f.Add(compiled(f, "-g0"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		file, err := relocatable.Read(data)
 		if err != nil {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -185,13 +187,16 @@ func writeDurably(path string, content []byte) (err error) {
 }
 
 type patchShow struct {
-	File string `arg:"" help:"The patch (.lmp)." type:"existingfile"`
+	File string `arg:"" help:"The patch (.lmp or .ko)." type:"existingfile"`
 }
 
 func (c *patchShow) Run(k *kong.Kong) error {
 	data, err := readLimited(c.File, client.MaxArtifact)
 	if err != nil {
 		return err
+	}
+	if bytes.HasPrefix(data, []byte(elf.ELFMAG)) {
+		return showModule(k.Stdout, c.File, data)
 	}
 	f, err := image.Decode(data)
 	if err != nil {

@@ -31,7 +31,7 @@ type patchBuildKernel struct {
 
 func (c *patchBuildKernel) Run(ctx context.Context, k *kong.Kong) error {
 	if c.ID == "" {
-		c.ID = fmt.Sprintf("K-%s-%d", c.Release, c.Level)
+		c.ID = fmt.Sprintf("K-%s-%d", strings.ReplaceAll(c.Release, "+", "_"), c.Level)
 	}
 	if !plainName(c.ID) {
 		return fmt.Errorf("--id %q: use letters, digits, dots, dashes and underscores", c.ID)

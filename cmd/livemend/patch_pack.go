@@ -6,12 +6,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/alecthomas/kong"
 
 	"livemend.dev/livemend/author/pack"
 	"livemend.dev/livemend/patch"
+	"livemend.dev/livemend/patch/module"
 )
 
 type patchPack struct {
@@ -48,21 +51,21 @@ func (c *patchPackKernel) Run(k *kong.Kong) error {
 	if md.Fixes, err = kernelFixes(c.CVE); err != nil {
 		return err
 	}
-	module := data
+	artifact := data
 	if bytes.HasPrefix(data, rpmMagic) {
 		p, err := readRPM(data)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.File, err)
 		}
-		if module, err = p.choose(c.Release); err != nil {
+		if artifact, err = p.choose(c.Release); err != nil {
 			return fmt.Errorf("%s: %w", c.File, err)
 		}
-		md.Provenance.Inputs = append(md.Provenance.Inputs, input("module of "+p.name, module))
+		md.Provenance.Inputs = append(md.Provenance.Inputs, input("module of "+p.name, artifact))
 		if err := c.fromChangelog(md, p); err != nil {
 			return fmt.Errorf("%s: %w", c.File, err)
 		}
 	}
-	if err := pack.Module(module, md); err != nil {
+	if err := pack.Module(artifact, md); err != nil {
 		return fmt.Errorf("%s: %w", c.File, err)
 	}
 	if len(md.Fixes) == 0 {
@@ -81,7 +84,7 @@ func (c *patchPackKernel) Run(k *kong.Kong) error {
 	for _, f := range md.Fixes {
 		account = append(account, "fixes "+string(f.CVE))
 	}
-	return writeModule(k, c.Out, module, md, account)
+	return writeModule(k, c.Out, artifact, md, account)
 }
 
 var rpmMagic = []byte{0xed, 0xab, 0xee, 0xdb}
@@ -104,4 +107,29 @@ func (c *patchPackKernel) fromChangelog(md *patch.Metadata, p *livepatchPackage)
 func input(name string, data []byte) patch.Input {
 	sum := sha256.Sum256(data)
 	return patch.Input{Name: name, SHA256: hex.EncodeToString(sum[:])}
+}
+
+// showModule writes what a livepatch module says of itself and replaces.
+func showModule(w io.Writer, name string, data []byte) error {
+	m, err := module.Read(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	functions, err := pack.Functions(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "module %s for kernel %s (%s)\n", m.Name, m.Release, m.Arch)
+	if !m.Livepatch {
+		b.WriteString("  it is no live patch\n")
+	}
+	if m.Signed {
+		b.WriteString("  it has a signature, which was not looked at\n")
+	}
+	for _, f := range functions {
+		fmt.Fprintf(&b, "  function %s is replaced by %d bytes\n", f.Name, f.Size)
+	}
+	_, err = io.WriteString(w, b.String())
+	return err
 }

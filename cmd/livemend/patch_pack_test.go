@@ -38,6 +38,14 @@ struct { char head[24]; char name[56]; char rest[80]; } this_module __attribute_
 
 const someBuildID = "12f1e1ca032e499318c5cc64e024d3e617624bf6"
 
+func TestShowModule(t *testing.T) {
+	said, err := command(t, "patch", "show", klpModule(t, "6.1.0-47-amd64"))
+	want := "module kpatch_x for kernel 6.1.0-47-amd64 (amd64)\n  function filp_close is replaced by 11 bytes\n  function vfs_open is replaced by 11 bytes\n"
+	if err != nil || said != want {
+		t.Errorf("show says %q, %v, want %q", said, err, want)
+	}
+}
+
 // packed runs the command and returns the metadata that it wrote.
 func packed(t *testing.T, args ...string) map[string]any {
 	t.Helper()

@@ -19,7 +19,7 @@ var layers = []struct {
 	{"demonstration's ground", []string{"demo/sample", "demo/world"}},
 	{"tests of the platform, with a portal", []string{"platform/platformtest"}},
 	{"tests of services", []string{"portal/portaltest", "author/authortest"}},
-	{"adapters of the services", []string{"platform/web", "platform/api", "platform/agents", "portal/api", "author/debian", "author/kernel!", "author/kernel/fixes"}},
+	{"adapters of the services", []string{"platform/web", "platform/api", "platform/agents", "portal/api", "author/debian", "author/kernel"}},
 	{"services", []string{"platform", "portal!", "author!", "agent!"}},
 	{"storage of the services", []string{"store/platformdb", "store/portaldb"}},
 	{"parts of the services", []string{"portal/client", "author", "agent", "channel/server"}},

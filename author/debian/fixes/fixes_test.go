@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"livemend.dev/livemend/author"
+	"livemend.dev/livemend/author/authortest"
 	"livemend.dev/livemend/author/debian"
 	"livemend.dev/livemend/author/refusal"
 	"livemend.dev/livemend/patch"
@@ -172,23 +173,11 @@ func stockIn(t *testing.T, work string, result *author.Result) string {
 
 // The page that lists the fixes is the catalogue.
 func TestPage(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "fixes.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var rows []string
-	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| fix ") {
-			rows = append(rows, strings.TrimSpace(line))
-		}
-	}
-	var want []string
 	for _, f := range catalogue {
-		want = append(want, f.row())
+		rows = append(rows, f.row())
 	}
-	if diff := cmp.Diff(want, rows); diff != "" {
-		t.Errorf("docs/fixes.md (-want +got):\n%s", diff)
-	}
+	authortest.Page(t, filepath.Join("..", "..", "..", "docs", "fixes.md"), rows)
 }
 
 func (f fix) row() string {

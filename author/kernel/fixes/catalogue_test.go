@@ -27,6 +27,12 @@ type fix struct {
 	quick bool // built and loaded in every run of the tests
 }
 
+// debian612 is an older kernel of the later series, with holes that were closed
+// since.
+var debian612 = guest.Kernel{Release: "6.12.107+deb12-amd64", Image: guest.Package{
+	Name: "linux-image-6.12.107+deb12-amd64", Version: "6.12.107-1~deb12u1", SHA256: "32198d4443a47b7dec4d056631f9cd5585572124ce129408e09071d1cea9b67f",
+}}
+
 var catalogue = []fix{
 	{name: "CVE-2026-46333", kernel: guest.Debian61, diff: "CVE-2026-46333.diff", functions: []string{"__ptrace_may_access"}, probe: "ptrace-zombie", quick: true,
 		note: "our own form of the fix: a process without memory may be looked into only with CAP_SYS_PTRACE"},
@@ -41,8 +47,12 @@ var catalogue = []fix{
 	{name: "CVE-2026-43074", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"fs/eventpoll.c": {"struct eventpoll {", "ep_free"}}, refused: refusal.Layout, note: "a new member of struct eventpoll"},
 	{name: "CVE-2026-98655", kernel: guest.Debian61, later: "6.1.192-2", take: map[string][]string{"kernel/events/core.c": {"SYSCALL_DEFINE5"}}, functions: []string{"__ia32_sys_perf_event_open", "__x64_sys_perf_event_open"}, probe: "text-poke", sysctl: "kernel/perf_event_paranoid=2",
 		note: "the body of a system call is not traced; its entries travel with it"},
+	{name: "CVE-2026-98655 (6.12)", kernel: debian612, diff: "CVE-2026-98655-6.12.diff", functions: []string{"__ia32_sys_perf_event_open", "__x64_sys_perf_event_open"}, probe: "text-poke", sysctl: "kernel/perf_event_paranoid=2",
+		note: "the later version changes more in that function; a kernel with marks for indirect calls (IBT)"},
 	{name: "CVE-2026-53352", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"kernel/signal.c": {"zap_other_threads"}}, functions: []string{"zap_other_threads"}, reach: "zap_other_threads", trigger: "exec"},
 	{name: "CVE-2026-31449", kernel: guest.Debian61, later: "6.1.176-1", take: map[string][]string{"fs/ext4/extents.c": {"ext4_ext_correct_indexes"}}, functions: []string{"ext4_ext_correct_indexes [ext4]"}, reach: "ext4_ext_correct_indexes", trigger: "extents", disk: true,
 		note: "in module ext4"},
+	{name: "CVE-2026-45985", kernel: guest.Debian61, later: "6.1.192-2", take: map[string][]string{"fs/ext4/extents.c": {"ext4_split_convert_extents", "ext4_ext_handle_unwritten_extents"}}, functions: []string{"ext4_ext_map_blocks [ext4]", "ext4_split_convert_extents [ext4]"}, reach: "ext4_ext_map_blocks", trigger: "extents", disk: true,
+		note: "in functions with tracepoints of the module, which are silent in the new code"},
 	{name: "CVE-2026-64076", kernel: guest.Debian61, later: "6.1.192-2", take: map[string][]string{"net/bridge/netfilter/ebtables.c": {"ebtables_init"}}, refused: refusal.Initialiser, note: "code that runs when the module is loaded"},
 }

@@ -170,3 +170,13 @@ func TestRealKernels(t *testing.T) {
 		})
 	}
 }
+
+func FuzzRead(f *testing.F) {
+	f.Add(table(symbols(), false))
+	f.Add(table(symbols(), true))
+	f.Fuzz(func(t *testing.T, image []byte) {
+		if _, err := kallsyms.Read(image); err != nil && !errors.Is(err, kallsyms.ErrTable) {
+			t.Errorf("an error of another kind: %v", err)
+		}
+	})
+}
