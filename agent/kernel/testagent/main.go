@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -52,6 +53,9 @@ type Times struct{ Bare, Engine, Kept time.Duration }
 // holdFile makes the loader wait for ever before it gives the module to the
 // kernel, when it exists.
 const holdFile = "/run/hold"
+
+// The first thread of the process is the one that tests look at.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == kernel.LoadArgument {
