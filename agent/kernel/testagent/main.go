@@ -9,9 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
