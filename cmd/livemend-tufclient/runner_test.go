@@ -88,11 +88,15 @@ func (u *user) init(root []byte) int {
 
 func (u *user) refresh(r *repository) int {
 	u.Helper()
+	r.settle()
+	defer r.settle()
 	return u.run("--patience", u.patience, "--metadata-url", r.url+"/metadata/", "--metadata-dir", u.metadata, "refresh")
 }
 
 func (u *user) download(r *repository, names ...string) int {
 	u.Helper()
+	r.settle()
+	defer r.settle()
 	args := []string{"--patience", u.patience, "--metadata-url", r.url + "/metadata/", "--metadata-dir", u.metadata}
 	for _, n := range names {
 		args = append(args, "--target-name", n)

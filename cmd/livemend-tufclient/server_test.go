@@ -53,6 +53,13 @@ func serve(t *testing.T, r *repository) *server {
 	return s
 }
 
+// settle waits for the last answer to be over. Tests change a repository
+// between two runs of the program; the handlers must see that as an order.
+func (s *server) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+}
+
 // metadata returns the file of that name, nil when there is none.
 func (r *repository) metadata(name string) []byte {
 	role, ok := strings.CutSuffix(name, ".json")
