@@ -11,12 +11,11 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"livemend.dev/livemend/trust"
+	"livemend.dev/livemend/trust/repo"
 )
 
 // signer is a key of the simulated repository.
@@ -26,19 +25,20 @@ type signer struct {
 	sign   func(message []byte) []byte
 }
 
-var made atomic.Int64
-
 func newSigner(t *testing.T, scheme string) signer {
 	t.Helper()
-	s := signer{id: fmt.Sprintf("key-%d", made.Add(1))}
+	s := signer{}
 	var key crypto.Signer
 	var err error
 	switch scheme {
 	case "ed25519":
-		_, private, keyErr := ed25519.GenerateKey(rand.Reader)
-		err = keyErr
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
 		s.public = trust.PublicKey{Type: "ed25519", Scheme: scheme, Public: hex.EncodeToString(private.Public().(ed25519.PublicKey))}
 		s.sign = func(m []byte) []byte { return ed25519.Sign(private, m) }
+		s.id = repo.KeyID(s.public)
 		return s
 	case "ecdsa-sha2-nistp256":
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -58,6 +58,7 @@ func newSigner(t *testing.T, scheme string) signer {
 	}
 	s.public.Scheme = scheme
 	s.public.Public = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	s.id = repo.KeyID(s.public)
 	var options crypto.SignerOpts = crypto.SHA256
 	if scheme == "rsassa-pss-sha256" {
 		options = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
