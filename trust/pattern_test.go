@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func TestMatchPattern(t *testing.T) {
@@ -91,8 +92,8 @@ func FuzzMatchPattern(f *testing.F) {
 			return
 		}
 		got := matchPattern(pattern, name)
-		if strings.ContainsAny(pattern, "[]!") || strings.ToValidUTF8(pattern+name, "") != pattern+name {
-			return // classes are written differently there
+		if strings.ContainsAny(pattern, "[]!") || !utf8.ValidString(pattern) || !utf8.ValidString(name) {
+			return // classes are written differently there, and documents are text
 		}
 		want, err := path.Match(pattern, name)
 		if err != nil {
