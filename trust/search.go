@@ -76,8 +76,9 @@ func (s *Search) enter(what string, in *targets, depth int, wait []visit) error 
 	if d.bins != nil {
 		next = append(next, d.bins.bin(s.sum))
 	}
+	sum := hextext.Encode(s.sum[:])
 	for _, role := range d.roles {
-		if !role.trusts(s.path, hextext.Encode(s.sum[:])) {
+		if !role.trusts(s.path, sum) {
 			continue
 		}
 		next = append(next, role)

@@ -178,14 +178,13 @@ func TestGraphs(t *testing.T) {
 }
 
 func TestSearchFindsByPathAndByHash(t *testing.T) {
-	sum := sha256.Sum256([]byte("hashed"))
-	prefix := hex.EncodeToString(sum[:])
+	prefix := digestOf("hashed")
 	g := newGraph(
 		edge{from: "targets", to: "A", paths: []string{"*.doc", "*.md"}},
 		edge{from: "targets", to: "B", paths: []string{"releases/*/*"}},
 		edge{from: "B", to: "C", paths: []string{"releases/x/*"}},
 		edge{from: "B", to: "D", paths: []string{"releases/y/*.zip"}},
-		edge{from: "targets", to: "H", prefixes: []string{"0", prefix[:3]}},
+		edge{from: "targets", to: "H", prefixes: []string{digestOf("README.md")[:2], prefix[:3]}},
 		edge{from: "targets", to: "other", prefixes: []string{flip(prefix[:1]), prefix[:4] + flip(prefix[4:5])}},
 	)
 	g.give("targets", "top", "top")
@@ -195,6 +194,7 @@ func TestSearchFindsByPathAndByHash(t *testing.T) {
 	g.give("D", "releases/y/1.zip", "by D")
 	g.give("D", "releases/z/1.zip", "not D's to give")
 	g.give("other", "hashed", "not other's to give")
+	g.give("H", "README.md", "whoever comes first is believed")
 	g.give("H", "hashed", "by H")
 	trusted := g.trusted(t)
 	for _, tt := range []struct{ path, content, visited string }{
@@ -219,6 +219,11 @@ func TestSearchFindsByPathAndByHash(t *testing.T) {
 			t.Errorf("%s: %+v, %v", tt.path, target, err)
 		}
 	}
+}
+
+func digestOf(path string) string {
+	sum := sha256.Sum256([]byte(path))
+	return hex.EncodeToString(sum[:])
 }
 
 // flip returns another hexadecimal digit.
