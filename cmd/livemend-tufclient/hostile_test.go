@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
@@ -121,6 +123,28 @@ func TestSlowServer(t *testing.T) {
 				u.must(u.download(r, "file"), 0)
 			})
 		}
+	}
+}
+
+// TestMetadataThatTakesTooLong is sent steadily, and for ever.
+func TestMetadataThatTakesTooLong(t *testing.T) {
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		for req.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 1<<10)); err != nil {
+				return
+			}
+			w.(http.Flusher).Flush()
+			select {
+			case <-req.Context().Done():
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}))
+	defer h.Close()
+	w := newWeb(h.URL, time.Hour)
+	w.longest = 200 * time.Millisecond
+	if _, err := w.Fetch(t.Context(), "timestamp.json", 1<<40); !errors.Is(err, errSlow) {
+		t.Errorf("got %v, want errSlow", err)
 	}
 }
 

@@ -15,10 +15,12 @@ import (
 )
 
 // How slow a server may be. One that sends less than enough bytes in a window
-// of patience is given up: it could hold up an update for ever.
+// of patience, or takes longer than maxMetadataTime for a metadata file, is
+// given up: it could hold up an update for ever.
 const (
 	defaultPatience = 20 * time.Second
-	enough          = 4 << 10 // bytes
+	enough          = 32 << 10 // bytes
+	maxMetadataTime = 10 * time.Minute
 )
 
 // maxHeader bounds the header of an answer, in bytes.
@@ -33,6 +35,7 @@ var (
 type web struct {
 	base     string // ends with a slash
 	patience time.Duration
+	longest  time.Duration // for a metadata file
 	http     *http.Client
 }
 
@@ -40,6 +43,7 @@ func newWeb(base string, patience time.Duration) *web {
 	return &web{
 		base:     strings.TrimRight(base, "/") + "/",
 		patience: patience,
+		longest:  maxMetadataTime,
 		http: &http.Client{Transport: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DisableCompression:     true, // lengths are those of what was signed
@@ -51,6 +55,8 @@ func newWeb(base string, patience time.Duration) *web {
 // Fetch implements client.Fetcher. Stores of files that may not be listed say
 // that a missing file is forbidden, so that counts as missing.
 func (w *web) Fetch(ctx context.Context, name string, max int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, w.longest, errSlow)
+	defer cancel()
 	var b bytes.Buffer
 	if err := w.copy(ctx, name, max, &b); err != nil {
 		return nil, err
@@ -77,7 +83,7 @@ func (w *web) copy(ctx context.Context, path string, max int64, out io.Writer) e
 	defer progress.stop()
 	err = w.receive(req, max, progress, out)
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errSlow) {
-		err = fmt.Errorf("less than %d bytes in %s: %w", enough, w.patience, errSlow)
+		err = fmt.Errorf("less than %d bytes in %s, or more than %s for metadata: %w", enough, w.patience, w.longest, errSlow)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", address.Redacted(), err)
