@@ -145,10 +145,9 @@ func (e *Envelope) verify(keys map[string]PublicKey, role Role, schemes Schemes)
 	return refuse(e.what, ErrThreshold, detail)
 }
 
-// identity is what makes a key the same key, whatever it is called.
-func (k PublicKey) identity() string {
-	return k.Scheme + "\n" + strings.Join(strings.Fields(k.Public), "")
-}
+// identity is what makes a key the same key, whatever it is called and whatever
+// scheme it is used with.
+func (k PublicKey) identity() string { return strings.Join(strings.Fields(k.Public), "") }
 
 // Value returns the key as a TUF key object.
 func (k PublicKey) Value() cjson.Value {
@@ -167,19 +166,27 @@ func parseKeys(c cjson.Cursor) map[string]PublicKey {
 	keys := make(map[string]PublicKey, len(members))
 	for _, m := range members {
 		k := c.Nested("keys", m.Value)
-		keys[m.Name] = PublicKey{
+		key := PublicKey{
 			Type:   k.Text("keytype", maxWord),
 			Scheme: k.Text("scheme", maxWord),
-			Public: k.Object("keyval").Text("public", maxPublic),
+			Public: k.Object("keyval").OptText("public", maxPublic),
 		}
+		// Keys of schemes that are not known here may have other fields. They
+		// are no mistake, and never count.
+		if key.Public == "" && key.Scheme == "ed25519" {
+			c.Fail("public", cjson.ErrField)
+		}
+		keys[m.Name] = key
 	}
 	return keys
 }
 
-func parseRole(c cjson.Cursor, name string) Role {
-	r := c.Object(name)
-	role := Role{KeyIDs: r.Texts("keyids", MaxKeys, maxKeyID)}
-	n := r.Int("threshold")
+func parseRole(c cjson.Cursor, name string) Role { return readRole(c.Object(name), name) }
+
+// readRole reads the keys and the threshold that stand in the object of a role.
+func readRole(c cjson.Cursor, name string) Role {
+	role := Role{KeyIDs: c.Texts("keyids", MaxKeys, maxKeyID)}
+	n := c.Int("threshold")
 	if n < 1 || n > maxThreshold {
 		c.Fail(name+" threshold", cjson.ErrField)
 		return role

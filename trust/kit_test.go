@@ -236,3 +236,10 @@ func mustTrust(t *testing.T, w *world) *trust.Trusted {
 	}
 	return trusted
 }
+
+var expired = cjson.String("2026-11-23T12:00:00Z") // exactly now
+
+// changeByte returns a change of a document on its way.
+func changeByte(old, to string) func([]byte) []byte {
+	return func(b []byte) []byte { return bytes.Replace(b, []byte(old), []byte(to), 1) }
+}

@@ -157,10 +157,9 @@ func parseSnapshot(c cjson.Cursor) (map[string]fileMeta, error) {
 	return files, nil
 }
 
-// parseTargets reads the targets in order of their paths. Delegations are not
-// followed yet; a reader that does not follow them trusts less, never more.
-func parseTargets(c cjson.Cursor) ([]Target, error) {
-	const what = "targets metadata"
+// parseTargets reads the targets in order of their paths. Delegations are kept
+// as they are for a Search; who does not follow them trusts less, never more.
+func parseTargets(what string, c cjson.Cursor, h head) (*targets, error) {
 	v := c.Value("targets")
 	if v.Kind() != cjson.Map {
 		return nil, refuse(what, ErrMalformed, "targets is not an object")
@@ -169,7 +168,10 @@ func parseTargets(c cjson.Cursor) ([]Target, error) {
 	if len(members) > MaxEntries {
 		return nil, refuse(what, ErrMalformed, "more than "+strconv.Itoa(MaxEntries)+" targets")
 	}
-	targets := make([]Target, len(members))
+	read := &targets{head: h, list: make([]Target, len(members))}
+	if c.Has("delegations") {
+		read.delegations = c.Value("delegations")
+	}
 	for i, m := range members {
 		if !ValidPath(m.Name) {
 			return nil, refuse(what, ErrMalformed, "a target's path is not a clean relative path")
@@ -183,12 +185,12 @@ func parseTargets(c cjson.Cursor) ([]Target, error) {
 		if f.Has("custom") {
 			t.Custom = f.Value("custom")
 		}
-		targets[i] = t
+		read.list[i] = t
 	}
 	if err := c.Err(); err != nil {
 		return nil, refuse(what, ErrMalformed, err.Error())
 	}
-	return targets, nil
+	return read, nil
 }
 
 // ValidPath reports whether path may name a target: relative, clean, of at most

@@ -35,7 +35,8 @@ type snapshot struct {
 
 type targets struct {
 	head
-	list []Target
+	list        []Target    // in order of their paths
+	delegations cjson.Value // null when there are none; a Search reads them
 }
 
 // NewTrusted starts from a root that the caller trusts already. Its expiry is
@@ -105,11 +106,7 @@ func (t *Trusted) readTargets(b []byte) (*targets, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := parseTargets(c)
-	if err != nil {
-		return nil, err
-	}
-	return &targets{h, list}, nil
+	return parseTargets("targets metadata", c, h)
 }
 
 // RecallTimestamp takes the timestamp that was stored last as a floor: nothing
@@ -359,12 +356,19 @@ func (t *Trusted) TargetsVersion() int64 {
 	return t.targets.version
 }
 
-// Target returns what the repository says of path, or ErrNoTarget.
+// Target returns what the targets role itself says of path, or ErrNoTarget. A
+// Search looks in delegated roles too.
 func (t *Trusted) Target(path string) (Target, error) {
-	var list []Target
 	if t.targets != nil {
-		list = t.targets.list
+		if target, ok := t.targets.find(path); ok {
+			return target, nil
+		}
 	}
+	return Target{}, refuse("target "+strconv.Quote(path), ErrNoTarget, "")
+}
+
+func (t *targets) find(path string) (Target, bool) {
+	list := t.list
 	lo, hi := 0, len(list)
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
@@ -375,9 +379,9 @@ func (t *Trusted) Target(path string) (Target, error) {
 		}
 	}
 	if lo == len(list) || list[lo].Path != path {
-		return Target{}, refuse("target "+strconv.Quote(path), ErrNoTarget, "")
+		return Target{}, false
 	}
-	return list[lo], nil
+	return list[lo], true
 }
 
 // Targets iterates over all targets in order of their paths.

@@ -67,10 +67,6 @@ func TestAccepted(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	expired := cjson.String("2026-11-23T12:00:00Z") // exactly now
-	changeByte := func(old, to string) func([]byte) []byte {
-		return func(b []byte) []byte { return bytes.Replace(b, []byte(old), []byte(to), 1) }
-	}
 	for _, tt := range []struct {
 		name string
 		want error

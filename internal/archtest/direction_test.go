@@ -26,6 +26,7 @@ var layers = []struct {
 	{"the agent's package", []string{"packaging"}},
 	{"signing", []string{"signer"}},
 	{"repositories", []string{"trust/repo"}},
+	{"signature schemes of others", []string{"trust/schemes"}},
 	{"ends of the channel", []string{"channel/slim"}},
 	{"shared with the agent", []string{"trust/client", "channel!", "channel/http1"}},
 	{"connections of the agent", []string{"channel/tcp"}},
@@ -49,6 +50,8 @@ var never = []struct{ from, to, why string }{
 	{"agent", "store", "the agent has no database"},
 	{"agent", "signer", "the agent signs with its own key only"},
 	{"agent", "trust/repo", "the agent makes no metadata"},
+	{"agent", "trust/schemes", "the agent believes Ed25519 only"},
+	{"cmd/livemend-agent", "trust/schemes", "the agent believes Ed25519 only"},
 	{"agent", "channel/server", "the agent has its own slim Noise"},
 	{"author", "portal", "publishing is the program's wiring, not the author's"},
 	{"trust", "wire", "the verifier knows of no messages"},
@@ -118,7 +121,7 @@ func TestRulesHold(t *testing.T) {
 
 // pure packages decide; they do no input or output of their own.
 var (
-	pure      = []string{"patch", "trust!", "wire", "enrol", "coverage", "rollout", "scan", "fleet", "internal/cjson"}
+	pure      = []string{"patch", "trust!", "trust/schemes", "wire", "enrol", "coverage", "rollout", "scan", "fleet", "internal/cjson"}
 	impure    = []string{"os", "net", "net/http", "database/sql", "os/exec", "syscall", "crypto/rand", "math/rand", "math/rand/v2", "log", "log/slog", "context"}
 	clockless = []string{"time.Now()", "time.Since(", "time.After(", "time.Sleep("}
 )
