@@ -133,6 +133,10 @@ func (r *running) loop(ctx context.Context, pids chan<- int) {
 			}
 			next = now.Add(beat)
 		}
+		if r.lost && time.Since(r.scanned) > scanEvery {
+			r.lost, r.scanned = false, time.Now()
+			r.Scan()
+		}
 		r.offer(ctx, now, pids)
 		wait := beat
 		if d, ok := r.looks.wait(now); ok {
@@ -148,10 +152,6 @@ func (r *running) loop(ctx context.Context, pids chan<- int) {
 		r.readLog(fds[0].Revents)
 		r.readProcs(fds[1].Revents)
 		r.readOpens(fds[2].Revents)
-		if r.lost && time.Since(r.scanned) > scanEvery {
-			r.lost, r.scanned = false, time.Now()
-			r.Scan()
-		}
 	}
 }
 
